@@ -1,0 +1,43 @@
+"""The handle of the project's Celery app.
+
+Called by commands and admin, which need an app without being handed one. Engines get theirs from
+Celery and never come here.
+"""
+
+from __future__ import annotations
+
+import os
+from importlib.util import find_spec
+from typing import Any
+
+from celery import _state, current_app
+from celery.app.utils import find_app
+
+from djcelery import setup_loader
+
+__all__ = ("app", "project_app")  # noqa: F822 - "app" is made by __getattr__
+
+
+def project_app() -> Any:
+    """Return the Celery app that this Django project uses.
+
+    That is the current app if the project has made or configured one, else the one in the package
+    of its settings module (``proj/celery.py`` beside ``proj/settings.py``), else Celery's default app
+    under djcelery's loader, as if ``setup_loader()`` had been called.
+    """
+    if not _has_app() and "CELERY_LOADER" not in os.environ:
+        package = os.environ.get("DJANGO_SETTINGS_MODULE", "").rpartition(".")[0]
+        if package and find_spec(f"{package}.celery") is not None:
+            return find_app(package)
+        setup_loader()
+    return current_app._get_current_object()
+
+
+def _has_app() -> bool:
+    return _state.default_app is not None or _state._tls.current_app is not None
+
+
+def __getattr__(name: str) -> Any:
+    if name == "app":
+        return project_app()
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

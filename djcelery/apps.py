@@ -1,0 +1,38 @@
+"""Registration of djcelery with Django and Celery, and nothing but registration."""
+
+import os
+
+from celery import signals as celery_signals
+from celery._state import get_current_app
+from django.apps import AppConfig
+from django.core import checks as django_checks
+from django.db.models import signals
+
+from djcelery import LOADER
+
+
+class DjceleryConfig(AppConfig):
+    """The Django app ``djcelery``."""
+
+    name = "djcelery"
+    # Legacy tables have 32-bit keys; the project's DEFAULT_AUTO_FIELD must not alter them.
+    default_auto_field = "django.db.models.AutoField"
+
+    def ready(self):
+        """Connect receivers and register checks. Called once, by ``django.setup()``."""
+        from djcelery import checks, db, models
+        from djcelery.migrations import _adopt
+
+        celery_signals.celeryd_init.connect(db.use_worker_fixup)
+        celery_signals.worker_process_init.connect(db.after_fork)
+        celery_signals.beat_embedded_init.connect(db.after_fork)
+        signals.pre_migrate.connect(_adopt.before_migrate, sender=self)
+        for signal in (signals.post_save, signals.post_delete):
+            signal.connect(models.periodic_task_saved, sender=models.PeriodicTask)
+            signal.connect(models.schedule_row_changed, sender=models.IntervalSchedule)
+            signal.connect(models.schedule_row_changed, sender=models.CrontabSchedule)
+        for check in checks.ALL:
+            django_checks.register(check, checks.TAG)
+        if os.environ.get("CELERY_LOADER") == LOADER:
+            # Installs the Django fix-up now, which makes the app the default one in every thread.
+            _ = get_current_app().loader

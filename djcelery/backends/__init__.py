@@ -1,0 +1,1 @@
+"""Result backends on the Django ORM and on Django's caches."""

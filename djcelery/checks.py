@@ -1,0 +1,109 @@
+"""System checks: settings that do nothing any more, that contradict each other, or that lose messages.
+
+Called by ``manage.py check`` and before a worker, beat or camera starts; ``apps`` registers them.
+Ids: ``djcelery.E1xx`` settings, ``E2xx`` results, ``E3xx`` scheduler, ``E4xx`` monitor; never reused.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+from django.conf import settings
+from django.core.checks import CheckMessage, Error, Warning
+
+from djcelery import LOADER
+from djcelery import conf as configuration
+from djcelery.exceptions import SettingError
+
+TAG = "djcelery"
+
+
+def _uses_loader() -> bool:
+    return os.environ.get("CELERY_LOADER") == LOADER
+
+
+def own_settings(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage]:
+    """E101: one of djcelery's own settings can't be parsed."""
+    found = []
+    for name in configuration.Conf.all():
+        try:
+            getattr(configuration.conf, name)
+        except SettingError as exc:
+            found.append(Error(str(exc), hint=configuration.Conf.all()[name].__doc__, id="djcelery.E101"))
+    return found
+
+
+def two_spellings(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage]:
+    """E102: one setting is given under two names, with different values."""
+    found = []
+    for new, old_names in sorted(configuration.spellings().items()):
+        names = [name for name in (new, *old_names) if configuration.is_set(name)]
+        found += [
+            _contradiction(new, names[0], other)
+            for other in names[1:]
+            if getattr(settings, names[0]) != getattr(settings, other)
+        ]
+    return found
+
+
+def _contradiction(new: str, first: str, second: str) -> CheckMessage:
+    return Error(
+        f"{first} and {second} are two names of one setting and have different values.",
+        hint=f"Keep {new} and remove the other. Celery takes the value of {first}.",
+        id="djcelery.E102",
+    )
+
+
+def without_effect(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage]:
+    """W103: a setting of Celery 2 or 3 has no effect any more."""
+    return [
+        Warning(f"The setting {name} has no effect any more.", hint=hint, id="djcelery.W103")
+        for name, hint in sorted(configuration.REMOVED.items())
+        if configuration.is_set(name)
+    ]
+
+
+def renamed(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage]:
+    """W104: a legacy name that only djcelery's loader understands is used without that loader."""
+    if _uses_loader():
+        return []
+    return [
+        Warning(
+            f"Celery does not read the setting {old}.",
+            hint=f"Write {new}, or call djcelery.setup_loader() in the settings.",
+            id="djcelery.W104",
+        )
+        for old, new in sorted(configuration.RENAMED.items())
+        if configuration.is_set(old)
+    ]
+
+
+def pickle_was_default(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage]:
+    """W105: an upgraded project names no serializer; queued messages of its old release would be lost."""
+    names = ("CELERY_TASK_SERIALIZER", "CELERY_ACCEPT_CONTENT")
+    legacy = _uses_loader() or any(configuration.is_set(name) for name in configuration.translated_names())
+    if not legacy or any(configuration.is_set(name) for name in names):
+        return []
+    return [
+        Warning(
+            "Neither CELERY_TASK_SERIALIZER nor CELERY_ACCEPT_CONTENT is set. Up to Celery 3 the default was pickle, "
+            "today it is JSON: a worker logs and drops the messages that an old release left in the queues.",
+            hint=(
+                "Drain the queues with the old release before you upgrade, or accept old messages for a while with "
+                "CELERY_ACCEPT_CONTENT = ['json', 'pickle'] (only if nobody else can write to the broker). "
+                "Then set CELERY_TASK_SERIALIZER = 'json' to silence this."
+            ),
+            id="djcelery.W105",
+        )
+    ]
+
+
+ALL: tuple[Callable[..., list[CheckMessage]], ...] = (
+    own_settings,
+    two_spellings,
+    without_effect,
+    renamed,
+    pickle_was_default,
+)

@@ -1,0 +1,431 @@
+"""The tables: results, schedule and monitor, under the names django-celery gave them.
+
+Tables, columns and the migration ``0001_initial`` are those of django-celery 2.1 to 3.3, so an old
+database is adopted in place. Engines write the rows, admin and user code read them.
+Next: ``docs/explain/tables.rst``.
+"""
+
+from __future__ import annotations
+
+import time
+from datetime import datetime, timedelta
+from typing import Any
+
+from celery import schedules, states
+from celery.events.state import heartbeat_expires
+from django.core.exceptions import ValidationError
+from django.db import models, router, transaction
+from django.utils.translation import gettext_lazy as _
+
+from djcelery import managers, utils
+from djcelery.picklefield import StoredValueField
+
+ALL_STATES = sorted(states.ALL_STATES)
+TASK_STATE_CHOICES = list(zip(ALL_STATES, ALL_STATES, strict=True))
+PERIOD_CHOICES = (
+    ("days", _("Days")),
+    ("hours", _("Hours")),
+    ("minutes", _("Minutes")),
+    ("seconds", _("Seconds")),
+    ("microseconds", _("Microseconds")),
+)
+
+
+def cronexp(field: Any) -> str:
+    """Return a crontab field as text without spaces; an empty one is ``*``."""
+    return str(field).replace(" ", "") if field else "*"
+
+
+class StoredResult(models.Model):
+    """What the two result tables share: when the row was written, and how its values are encoded."""
+
+    date_done = models.DateTimeField(_("done at"), auto_now=True)
+    hidden = models.BooleanField(editable=False, default=False, db_index=True)
+    content_type = models.CharField(
+        _("content type"),
+        max_length=128,
+        null=True,
+        editable=False,
+        help_text=_("How the values are encoded; empty for a pickle that django-celery wrote."),
+    )
+    content_encoding = models.CharField(max_length=64, null=True, editable=False)
+
+    class Meta:
+        abstract = True
+
+
+class TaskMeta(StoredResult):
+    """The state and result of one task.
+
+    Written by the database result backend, one row per ``task_id``; deleted by
+    ``celery.backend_cleanup`` when ``date_done`` is older than ``CELERY_RESULT_EXPIRES``.
+    """
+
+    task_id = models.CharField(_("task id"), max_length=255, unique=True)
+    status = models.CharField(_("state"), max_length=50, default=states.PENDING, choices=TASK_STATE_CHOICES)
+    result = StoredValueField(null=True, default=None, editable=False)
+    traceback = models.TextField(_("traceback"), blank=True, null=True)
+    meta = StoredValueField(compress=True, null=True, default=None, editable=False)
+
+    objects = managers.TaskManager()
+
+    class Meta:
+        verbose_name = _("task state")
+        verbose_name_plural = _("task states")
+        db_table = "celery_taskmeta"
+
+    def __str__(self) -> str:
+        return f"<Task: {self.task_id} state={self.status}>"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the row as the dictionary that Celery's backends call meta."""
+        meta = self.meta if isinstance(self.meta, dict) else {}
+        return {
+            "task_id": self.task_id,
+            "status": self.status,
+            "result": self.result,
+            "date_done": self.date_done,
+            "traceback": self.traceback,
+            "children": meta.get("children"),
+        }
+
+
+class TaskSetMeta(StoredResult):
+    """A group result that was saved. Written by ``GroupResult.save()``, one row per ``taskset_id``."""
+
+    taskset_id = models.CharField(_("group id"), max_length=255, unique=True)
+    result = StoredValueField()
+
+    objects = managers.TaskSetManager()
+
+    class Meta:
+        verbose_name = _("saved group result")
+        verbose_name_plural = _("saved group results")
+        db_table = "celery_tasksetmeta"
+
+    def __str__(self) -> str:
+        return f"<TaskSet: {self.taskset_id}>"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the row as a dictionary."""
+        return {"taskset_id": self.taskset_id, "result": self.result, "date_done": self.date_done}
+
+
+class IntervalSchedule(models.Model):
+    """A period, such as every 10 seconds. Rows are shared by any number of periodic tasks."""
+
+    every = models.IntegerField(_("every"))
+    period = models.CharField(_("period"), max_length=24, choices=PERIOD_CHOICES)
+
+    class Meta:
+        verbose_name = _("interval")
+        verbose_name_plural = _("intervals")
+        ordering = ("period", "every")
+
+    def __str__(self) -> str:
+        if self.every == 1:
+            return _("every {period}").format(period=self.period_singular)
+        return _("every {every} {period}").format(every=self.every, period=self.period)
+
+    @property
+    def period_singular(self) -> str:
+        """The unit without its last letter: ``hour``."""
+        return self.period[:-1]
+
+    @property
+    def schedule(self) -> schedules.schedule:
+        """The schedule as Celery's object."""
+        return schedules.schedule(timedelta(**{self.period: self.every}))
+
+    @classmethod
+    def from_schedule(cls, schedule: schedules.schedule, period: str = "seconds") -> IntervalSchedule:
+        """Return the first row for the period of *schedule*, or an unsaved one.
+
+        A period that is no whole number of seconds is counted in microseconds. Rows that are equal
+        are left alone; the oldest serves.
+        """
+        delta = max(schedule.run_every, timedelta(0))
+        unit = timedelta(**{period: 1})
+        if delta % unit:
+            period, unit = "microseconds", timedelta(microseconds=1)
+        every = delta // unit
+        return cls.objects.filter(every=every, period=period).order_by("pk").first() or cls(every=every, period=period)
+
+
+class CrontabSchedule(models.Model):
+    """Times in the manner of a crontab. Rows are shared by any number of periodic tasks."""
+
+    minute = models.CharField(_("minute"), max_length=64, default="*")
+    hour = models.CharField(_("hour"), max_length=64, default="*")
+    day_of_week = models.CharField(_("day of week"), max_length=64, default="*")
+    day_of_month = models.CharField(_("day of month"), max_length=64, default="*")
+    month_of_year = models.CharField(_("month of year"), max_length=64, default="*")
+
+    class Meta:
+        verbose_name = _("crontab")
+        verbose_name_plural = _("crontabs")
+        ordering = ("month_of_year", "day_of_month", "day_of_week", "hour", "minute")
+
+    def __str__(self) -> str:
+        fields = (self.minute, self.hour, self.day_of_week, self.day_of_month, self.month_of_year)
+        return f"{' '.join(map(cronexp, fields))} (m/h/d/dM/MY)"
+
+    def clean(self) -> None:
+        """Refuse what Celery's crontab can't read.
+
+        Raises:
+            ValidationError: Names the text and what is wrong with it.
+        """
+        try:
+            self.schedule  # noqa: B018 - building it is the check
+        except (ValueError, TypeError) as exc:
+            raise ValidationError(_("Not a crontab that Celery can read: %(reason)s"), params={"reason": exc}) from exc
+
+    @property
+    def schedule(self) -> schedules.crontab:
+        """The schedule as Celery's object.
+
+        Raises:
+            ValueError: A field is no crontab expression.
+        """
+        return schedules.crontab(
+            minute=self.minute,
+            hour=self.hour,
+            day_of_week=self.day_of_week,
+            day_of_month=self.day_of_month,
+            month_of_year=self.month_of_year,
+        )
+
+    @classmethod
+    def from_schedule(cls, schedule: schedules.crontab) -> CrontabSchedule:
+        """Return the first row with the expressions of *schedule*, or an unsaved one."""
+        spec = {
+            "minute": cronexp(schedule._orig_minute),
+            "hour": cronexp(schedule._orig_hour),
+            "day_of_week": cronexp(schedule._orig_day_of_week),
+            "day_of_month": cronexp(schedule._orig_day_of_month),
+            "month_of_year": cronexp(schedule._orig_month_of_year),
+        }
+        return cls.objects.filter(**spec).order_by("pk").first() or cls(**spec)
+
+
+class PeriodicTasks(models.Model):
+    """The time of the last change of the schedule; a single row, ``ident`` 1, that beat looks at."""
+
+    ident = models.SmallIntegerField(default=1, primary_key=True, unique=True)
+    last_update = models.DateTimeField()
+
+    objects = managers.ExtendedManager()
+
+    class Meta:
+        verbose_name = _("change of the schedule")
+        verbose_name_plural = _("changes of the schedule")
+
+    def __str__(self) -> str:
+        return str(self.last_update)
+
+    @classmethod
+    def changed(cls, instance: PeriodicTask | None = None, using: str | None = None, **kwargs: Any) -> None:
+        """Note that the schedule has changed, once the caller's transaction is committed.
+
+        A signal receiver, too: an *instance* whose ``no_changes`` is true changes nothing.
+        """
+        if getattr(instance, "no_changes", False):
+            return
+        alias = using or router.db_for_write(cls)
+        transaction.on_commit(
+            lambda: cls.objects.using(alias).update_or_create(ident=1, defaults={"last_update": utils.now()}),
+            using=alias,
+        )
+
+    @classmethod
+    def last_change(cls) -> datetime | None:
+        """Return when the schedule last changed, or None if it never did."""
+        return cls.objects.filter(ident=1).values_list("last_update", flat=True).first()
+
+
+class PeriodicTask(models.Model):
+    """A task that beat sends by a schedule.
+
+    Edited by people (admin, ORM) and by ``CELERYBEAT_SCHEDULE``; beat itself writes
+    ``last_run_at`` and ``total_run_count`` and nothing else. The unique key is ``name``.
+    """
+
+    name = models.CharField(_("name"), max_length=200, unique=True, help_text=_("Useful description"))
+    task = models.CharField(_("task name"), max_length=200)
+    interval = models.ForeignKey(
+        IntervalSchedule, null=True, blank=True, verbose_name=_("interval"), on_delete=models.PROTECT
+    )
+    crontab = models.ForeignKey(
+        CrontabSchedule,
+        null=True,
+        blank=True,
+        verbose_name=_("crontab"),
+        on_delete=models.PROTECT,
+        help_text=_("Use one of interval/crontab"),
+    )
+    args = models.TextField(_("Arguments"), blank=True, default="[]", help_text=_("JSON encoded positional arguments"))
+    kwargs = models.TextField(
+        _("Keyword arguments"), blank=True, default="{}", help_text=_("JSON encoded keyword arguments")
+    )
+    queue = models.CharField(
+        _("queue"),
+        max_length=200,
+        blank=True,
+        null=True,
+        default=None,
+        help_text=_("Queue defined in CELERY_QUEUES"),
+    )
+    exchange = models.CharField(_("exchange"), max_length=200, blank=True, null=True, default=None)
+    routing_key = models.CharField(_("routing key"), max_length=200, blank=True, null=True, default=None)
+    expires = models.DateTimeField(_("expires"), blank=True, null=True)
+    enabled = models.BooleanField(_("enabled"), default=True)
+    last_run_at = models.DateTimeField(editable=False, blank=True, null=True)
+    total_run_count = models.PositiveIntegerField(default=0, editable=False)
+    date_changed = models.DateTimeField(auto_now=True)
+    description = models.TextField(_("description"), blank=True)
+
+    objects = managers.PeriodicTaskManager()
+
+    #: True on an instance whose ``save()`` a running beat need not notice.
+    no_changes = False
+
+    class Meta:
+        verbose_name = _("periodic task")
+        verbose_name_plural = _("periodic tasks")
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.crontab or self.interval or '{no schedule}'}"
+
+    def save(self, *args: Any, **kwargs: Any) -> None:
+        """Save; empty queue, exchange and routing key become NULL, a disabled task forgets its last run."""
+        self.exchange = self.exchange or None
+        self.routing_key = self.routing_key or None
+        self.queue = self.queue or None
+        if not self.enabled:
+            self.last_run_at = None
+        super().save(*args, **kwargs)
+
+    def validate_unique(self, *args: Any, **kwargs: Any) -> None:
+        """Check the unique name, and that exactly one schedule is set (legacy put that rule here).
+
+        Raises:
+            ValidationError: On ``interval`` if no schedule is set, on ``crontab`` if both are.
+        """
+        super().validate_unique(*args, **kwargs)
+        if not self.interval_id and not self.crontab_id:
+            raise ValidationError({"interval": [_("One of interval or crontab must be set.")]})
+        if self.interval_id and self.crontab_id:
+            raise ValidationError({"crontab": [_("Only one of interval or crontab must be set")]})
+
+    def natural_key(self) -> tuple[str]:
+        """Return the unique name, for ``dumpdata --natural-primary``."""
+        return (self.name,)
+
+    @property
+    def schedule(self) -> schedules.BaseSchedule | None:
+        """The schedule as Celery's object: the interval's if old data has both, None if it has neither.
+
+        Raises:
+            ObjectDoesNotExist: The row that it names is gone.
+            ValueError: The crontab row is no crontab.
+        """
+        chosen = self.interval or self.crontab
+        return chosen.schedule if chosen else None
+
+    @classmethod
+    def notify_changed(cls, using: str | None = None) -> None:
+        """Tell a running beat that tasks have changed, once the caller's transaction is committed."""
+        PeriodicTasks.changed(using=using)
+
+
+class WorkerState(models.Model):
+    """A worker that the camera has seen, and its last heartbeat. The unique key is ``hostname``."""
+
+    hostname = models.CharField(_("hostname"), max_length=255, unique=True)
+    last_heartbeat = models.DateTimeField(_("last heartbeat"), null=True, db_index=True)
+
+    objects = managers.ExtendedManager()
+
+    class Meta:
+        verbose_name = _("worker")
+        verbose_name_plural = _("workers")
+        get_latest_by = "last_heartbeat"
+        ordering = ("-last_heartbeat",)
+
+    def __str__(self) -> str:
+        return self.hostname
+
+    def __repr__(self) -> str:
+        return f"<WorkerState: {self.hostname}>"
+
+    def is_alive(self) -> bool:
+        """Tell whether the last heartbeat is recent: by Celery's rule, two minutes."""
+        if not self.last_heartbeat:
+            return False
+        return time.time() < heartbeat_expires(self.heartbeat_timestamp)
+
+    @property
+    def heartbeat_timestamp(self) -> float:
+        """The last heartbeat in seconds since the epoch."""
+        return utils.to_utc(self.last_heartbeat).timestamp()
+
+
+class TaskState(models.Model):
+    """What the camera has seen of one task. Written by ``Camera``, deleted by its cleanup."""
+
+    state = models.CharField(_("state"), max_length=64, choices=TASK_STATE_CHOICES, db_index=True)
+    task_id = models.CharField(_("UUID"), max_length=36, unique=True)
+    name = models.CharField(_("name"), max_length=200, null=True, db_index=True)
+    tstamp = models.DateTimeField(_("event received at"), db_index=True)
+    args = models.TextField(_("Arguments"), null=True)
+    kwargs = models.TextField(_("Keyword arguments"), null=True)
+    eta = models.DateTimeField(_("ETA"), null=True)
+    expires = models.DateTimeField(_("expires"), null=True)
+    result = models.TextField(_("result"), null=True)
+    traceback = models.TextField(_("traceback"), null=True)
+    runtime = models.FloatField(_("execution time"), null=True, help_text=_("in seconds if task succeeded"))
+    retries = models.IntegerField(_("number of retries"), default=0)
+    worker = models.ForeignKey(WorkerState, null=True, verbose_name=_("worker"), on_delete=models.CASCADE)
+    hidden = models.BooleanField(editable=False, default=False, db_index=True)
+
+    objects = managers.TaskStateManager()
+
+    class Meta:
+        verbose_name = _("task")
+        verbose_name_plural = _("tasks")
+        get_latest_by = "tstamp"
+        ordering = ("-tstamp",)
+
+    def __str__(self) -> str:
+        text = f"{self.state or '':<10} {self.task_id or '':<36} {self.name or 'UNKNOWN'}"
+        return f"{text} eta:{self.eta}" if self.eta else text
+
+    def __repr__(self) -> str:
+        return f"<TaskState: {self.state} {self.name or 'UNKNOWN'}[{self.task_id}] ts:{self.tstamp}>"
+
+
+def periodic_task_saved(instance: PeriodicTask, using: str, **kwargs: Any) -> None:
+    """Tell beat of a saved or deleted task. Receiver of ``post_save`` and ``post_delete``."""
+    PeriodicTasks.changed(instance, using=using)
+
+
+def schedule_row_changed(using: str, **kwargs: Any) -> None:
+    """Tell beat of a changed interval or crontab. Receiver of ``post_save`` and ``post_delete``."""
+    PeriodicTasks.changed(using=using)
+
+
+__all__ = (
+    "ALL_STATES",
+    "PERIOD_CHOICES",
+    "TASK_STATE_CHOICES",
+    "CrontabSchedule",
+    "IntervalSchedule",
+    "PeriodicTask",
+    "PeriodicTasks",
+    "TaskMeta",
+    "TaskSetMeta",
+    "TaskState",
+    "WorkerState",
+    "cronexp",
+)

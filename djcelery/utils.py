@@ -1,0 +1,94 @@
+"""Time, and only time: the clock in the project's zone, aware and naive datetimes.
+
+Called by managers, engines and admin. Follows Django's ``USE_TZ`` alone: with it on every
+datetime is aware, with it off every datetime is naive local time.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta, timezone
+from typing import Any
+
+from django.conf import settings
+from django.utils import timezone as django_timezone
+
+
+def now() -> datetime:
+    """Return the present: aware in the default time zone if ``USE_TZ``, else naive local time."""
+    if settings.USE_TZ:
+        return django_timezone.localtime(django_timezone.now(), django_timezone.get_default_timezone())
+    return django_timezone.now()
+
+
+def make_aware(value: datetime) -> datetime:
+    """Return *value* aware in the default zone; a naive one is taken as UTC. Unchanged without ``USE_TZ``."""
+    if not settings.USE_TZ:
+        return value
+    if django_timezone.is_naive(value):
+        value = value.replace(tzinfo=timezone.utc)
+    return django_timezone.localtime(value, django_timezone.get_default_timezone())
+
+
+def make_naive(value: datetime) -> datetime:
+    """Return *value* naive in the default zone. Unchanged without ``USE_TZ``.
+
+    Raises:
+        ValueError: *value* is naive and ``USE_TZ`` is on.
+    """
+    if not settings.USE_TZ:
+        return value
+    return django_timezone.make_naive(value, django_timezone.get_default_timezone())
+
+
+def correct_awareness(value: Any) -> Any:
+    """Return *value* as the database wants it under ``USE_TZ``; what is no datetime comes back as it is."""
+    if not isinstance(value, datetime):
+        return value
+    if settings.USE_TZ:
+        return make_aware(value)
+    if django_timezone.is_aware(value):
+        return django_timezone.make_naive(value, django_timezone.get_default_timezone())
+    return value
+
+
+def to_utc(value: datetime) -> datetime:
+    """Return *value* aware in UTC; a naive one is taken as local time of the default zone."""
+    if django_timezone.is_naive(value):
+        value = django_timezone.make_aware(value, django_timezone.get_default_timezone())
+    return value.astimezone(timezone.utc)
+
+
+def fromtimestamp(value: float) -> datetime:
+    """Return the instant *value* (seconds since the epoch), aware or naive as ``USE_TZ`` says."""
+    return correct_awareness(datetime.fromtimestamp(value, timezone.utc))
+
+
+def maybe_timedelta(value: timedelta | float | None) -> timedelta | None:
+    """Return *value* (timedelta, seconds or None) as a timedelta or None."""
+    if value is None or isinstance(value, timedelta):
+        return value
+    return timedelta(seconds=value)
+
+
+def is_database_scheduler(scheduler: str | None) -> bool:
+    """Tell whether the dotted path *scheduler* names djcelery's database scheduler or a subclass.
+
+    Raises:
+        ImportError: The path can't be imported.
+    """
+    if not scheduler:
+        return False
+    # The scheduler is a layer above; resolving it by name at call time keeps this legacy import path alive.
+    from kombu.utils.imports import symbol_by_name
+
+    aliases = {"djcelery": "djcelery.schedulers:DatabaseScheduler"}
+    wanted = symbol_by_name("djcelery.schedulers:DatabaseScheduler")
+    return issubclass(symbol_by_name(scheduler, aliases), wanted)
+
+
+def __getattr__(name: str) -> Any:
+    if name == "DATABASE_ERRORS":
+        from django.db import DatabaseError, InterfaceError
+
+        return (DatabaseError, InterfaceError)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,236 @@
+"""Django's settings as Celery's configuration, and djcelery's own settings."""
+
+from __future__ import annotations
+
+import ast
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from celery import Celery
+from django.test import override_settings
+
+import djcelery
+from djcelery import checks
+from djcelery import conf as configuration
+from djcelery.conf import conf
+from djcelery.exceptions import SettingError
+from tests.unit.legacy_settings import OLDER, OTHERS, TRANSLATED
+
+PACKAGE = Path(djcelery.__file__).parent
+
+
+def app_conf():
+    """The configuration of a new app under djcelery's loader."""
+    return Celery("conf", loader=djcelery.LOADER, set_as_current=False, fixups=[]).conf
+
+
+def sample(new_name):
+    """A value of the right type that is not the default of *new_name*."""
+    from celery.app.defaults import DEFAULTS
+
+    default = DEFAULTS[new_name]
+    if isinstance(default, bool):
+        return not default
+    return {int: 7, float: 7.5, tuple: ("sample",), list: ["sample"], dict: {"a": 1}}.get(type(default), "sample")
+
+
+@pytest.mark.parametrize(("old", "new"), TRANSLATED.items())
+def test_every_legacy_name_that_celery_translates_takes_effect(old, new):
+    value = sample(new)
+    with override_settings(**{old: value}):
+        assert app_conf()[new] == value
+
+
+def test_enable_utc_under_its_legacy_name_takes_effect():
+    with override_settings(CELERY_ENABLE_UTC=False):
+        assert app_conf().enable_utc is False
+
+
+RENAMED_VALUES = {name: "sample" for name in configuration.RENAMED}
+
+
+@pytest.mark.parametrize("old", configuration.RENAMED)
+def test_names_that_only_djcelery_translates_take_effect_under_its_loader(old):
+    new = configuration.RENAMED[old].removeprefix("CELERY_").lower()
+    with override_settings(**{old: "sample"}):
+        assert app_conf()[new] == "sample"
+
+
+@pytest.mark.parametrize("old", configuration.RENAMED)
+def test_names_that_only_djcelery_translates_are_named_by_a_check_without_its_loader(old, monkeypatch):
+    monkeypatch.delenv("CELERY_LOADER", raising=False)
+    with override_settings(**{old: "sample"}):
+        (found,) = checks.renamed()
+    assert old in found.msg
+    assert configuration.RENAMED[old] in found.hint
+
+
+@pytest.mark.parametrize("name", configuration.REMOVED)
+def test_a_setting_without_effect_is_named_by_a_check(name):
+    with override_settings(**{name: 1}):
+        (found,) = checks.without_effect()
+    assert found.id == "djcelery.W103"
+    assert name in found.msg
+    assert found.hint == configuration.REMOVED[name]
+
+
+@pytest.mark.parametrize("name", [*OTHERS, *OLDER])
+def test_no_legacy_name_is_swallowed_silently(name):
+    known = (
+        name in configuration.RENAMED
+        or name in configuration.REMOVED
+        or name in configuration.COMMAND_DEFAULTS
+        or name in configuration.DJANGO_OWN
+        or name == "CELERY_ENABLE_UTC"
+    )
+    assert known, f"{name} neither works nor is named by a check"
+
+
+def test_a_modern_name_wins_over_nothing_and_is_read():
+    with override_settings(CELERY_WORKER_CONCURRENCY=3):
+        assert app_conf().worker_concurrency == 3
+
+
+def test_two_spellings_with_different_values_are_an_error_that_names_both():
+    with override_settings(CELERYD_CONCURRENCY=2, CELERY_WORKER_CONCURRENCY=4):
+        (found,) = checks.two_spellings()
+    assert found.id == "djcelery.E102"
+    assert "CELERYD_CONCURRENCY" in found.msg
+    assert "CELERY_WORKER_CONCURRENCY" in found.msg
+
+
+def test_two_spellings_never_print_a_password():
+    with override_settings(BROKER_PASSWORD="hunter2", CELERY_BROKER_PASSWORD="hunter3"):
+        (found,) = checks.two_spellings()
+    assert "hunter" not in str(found)
+
+
+def test_two_spellings_with_the_same_value_are_fine():
+    with override_settings(CELERYD_CONCURRENCY=2, CELERY_WORKER_CONCURRENCY=2):
+        assert checks.two_spellings() == []
+
+
+def test_two_spellings_that_only_djcelery_translates_are_seen_too():
+    with override_settings(CELERYD_ETA_SCHEDULER="a:B", CELERYD_TIMER="c:D"):
+        (found,) = checks.two_spellings()
+    assert "CELERYD_ETA_SCHEDULER" in found.msg
+    assert "CELERYD_TIMER" in found.msg
+
+
+def test_the_result_backend_is_the_database_unless_another_is_named():
+    assert app_conf().result_backend == "database"
+    with override_settings(CELERY_RESULT_BACKEND="cache"):
+        assert app_conf().result_backend == "cache"
+    with override_settings(CELERY_BACKEND="redis://"):
+        assert app_conf().result_backend == "redis://"
+
+
+def test_django_settings_are_never_written():
+    from django.conf import settings
+
+    before = set(dir(settings))
+    app_conf().update(result_backend="x")
+    assert not hasattr(settings, "CELERY_RESULT_BACKEND")
+    assert set(dir(settings)) == before
+
+
+def test_settings_are_looked_up_on_every_access():
+    app = app_conf()
+    assert app.get("CELERY_DB_REUSE_MAX") is None
+    with override_settings(CELERY_DB_REUSE_MAX=3):
+        assert app.get("CELERY_DB_REUSE_MAX") == 3
+
+
+def test_a_broken_own_setting_is_an_error_that_says_what_to_write():
+    with override_settings(CELERYCAM_EXPIRE_ERROR="3 days"):
+        (found,) = checks.own_settings()
+        with pytest.raises(SettingError, match="CELERYCAM_EXPIRE_ERROR = '3 days': use a timedelta"):
+            _ = conf.CELERYCAM_EXPIRE_ERROR
+    assert found.id == "djcelery.E101"
+
+
+@pytest.mark.parametrize(("raw", "value"), [(None, None), (60, timedelta(minutes=1)), (timedelta(1), timedelta(1))])
+def test_ages_are_timedeltas_seconds_or_never(raw, value):
+    with override_settings(CELERYCAM_EXPIRE_SUCCESS=raw):
+        assert value == conf.CELERYCAM_EXPIRE_SUCCESS
+
+
+@pytest.mark.parametrize(
+    ("name", "wrong"),
+    [
+        ("CELERYCAM_EXPIRE_SUCCESS", True),
+        ("CELERYCAM_EXPIRE_PENDING", "never"),
+        ("CELERY_DB_REUSE_MAX", -1),
+        ("CELERY_DB_REUSE_MAX", "5"),
+        ("DJCELERY_KEEP_RESULT_CONNECTION", "yes"),
+        ("DJCELERY_UNPICKLE_ALLOW", "shop.tasks"),
+        ("DJCELERY_UNPICKLE_ALLOW", ["shop tasks"]),
+    ],
+)
+def test_wrong_values_are_refused(name, wrong):
+    with override_settings(**{name: wrong}), pytest.raises(SettingError, match=name):
+        getattr(conf, name)
+
+
+def test_every_own_setting_has_a_default_that_parses():
+    assert len(configuration.Conf.all()) >= 6
+    for name, setting in configuration.Conf.all().items():
+        getattr(conf, name)
+        assert setting.__doc__.endswith(".")
+
+
+def test_queued_pickles_of_the_old_release_are_warned_of(monkeypatch):
+    monkeypatch.setenv("CELERY_LOADER", djcelery.LOADER)
+    from django.conf import settings
+
+    with override_settings():
+        del settings.CELERY_TASK_SERIALIZER
+        del settings.CELERY_ACCEPT_CONTENT
+        (found,) = checks.pickle_was_default()
+        assert found.id == "djcelery.W105"
+        with override_settings(CELERY_ACCEPT_CONTENT=["json", "pickle"]):
+            assert checks.pickle_was_default() == []
+
+
+def test_a_new_project_is_not_asked_about_pickles(monkeypatch):
+    monkeypatch.delenv("CELERY_LOADER", raising=False)
+    from django.conf import settings
+
+    with override_settings():
+        del settings.CELERY_TASK_SERIALIZER
+        del settings.CELERY_ACCEPT_CONTENT
+        del settings.BROKER_URL
+        assert checks.pickle_was_default() == []
+
+
+def _module_level_reads(tree):
+    """Yield the names read from Django's settings or ``conf`` outside functions."""
+    stack = [tree]
+    while stack:
+        node = stack.pop()
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)):
+            continue
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+            if node.value.id in ("settings", "conf") and isinstance(node.ctx, ast.Load):
+                yield f"{node.value.id}.{node.attr}"
+        stack.extend(ast.iter_child_nodes(node))
+
+
+def test_nothing_reads_a_setting_at_import():
+    found = {
+        path.name: reads
+        for path in PACKAGE.rglob("*.py")
+        if (reads := list(_module_level_reads(ast.parse(path.read_text()))))
+    }
+    assert found == {}
+
+
+def test_only_conf_and_the_engines_of_django_read_its_settings():
+    allowed = {"conf.py", "loaders.py", "utils.py", "checks.py"}
+    readers = {
+        path.name
+        for path in PACKAGE.rglob("*.py")
+        if "from django.conf import settings" in path.read_text() and "management" not in path.parts
+    }
+    assert readers <= allowed
