@@ -56,14 +56,20 @@ class Unreadable:
         return repr(self)
 
 
-class Refused(Unreadable):
+class _RefusedName(type):
+    """The class of ``Refused`` classes: a pickle may hold the mere name of what is refused."""
+
+    def __repr__(cls) -> str:
+        return f"<unreadable: the name {cls.name}>" if cls.name else super().__repr__()
+
+
+class Refused(Unreadable, metaclass=_RefusedName):
     """What stands for an object that a pickle may not load.
 
     ``name`` is its dotted name; ``args`` and ``state`` are what it would have been made from.
     """
 
     name = ""
-    #: Whether it is the name itself that the pickle holds, not an instance.
     args: tuple[Any, ...] = ()
     state: Any = None
 
@@ -110,6 +116,8 @@ def loads(data: bytes) -> Any:
     try:
         value = _Unpickler(io.BytesIO(data)).load()
         value = value.obj if isinstance(value, _ObjectWrapper) else value
+        if isinstance(value, type) and issubclass(value, Refused):
+            value = value()
         _check_shape(value)
     except PickleRefused as exc:
         return Unreadable(str(exc).rstrip("."))
