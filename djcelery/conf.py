@@ -8,6 +8,7 @@ Next: ``docs/explain/configuration.rst``.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator, Mapping
 from datetime import timedelta
 from typing import Any
@@ -185,6 +186,7 @@ DJANGO_OWN = frozenset(
 )
 
 
+@functools.cache
 def translated_names() -> dict[str, str]:
     """Return today's prefixed name of every legacy name that Celery translates.
 
@@ -197,6 +199,7 @@ def translated_names() -> dict[str, str]:
     return {old: new for old, new in pairs if old != new}
 
 
+@functools.cache
 def spellings() -> dict[str, list[str]]:
     """Return every spelling of each setting: today's prefixed name and the legacy names for it.
 
@@ -223,6 +226,8 @@ class DjangoSettings(Mapping):
     _defaults: Mapping[str, Any] = {"CELERY_RESULT_BACKEND": "database"}
 
     def __getitem__(self, key: str) -> Any:
+        if key.islower():
+            return self._translated(key)
         value = getattr(settings, key, None)
         if value is None:
             value = self._renamed(key)
@@ -231,6 +236,17 @@ class DjangoSettings(Mapping):
         if value is None and not hasattr(settings, key):
             raise KeyError(key)
         return value
+
+    def _translated(self, key: str) -> Any:
+        """Return the value of the legacy name for today's bare *key*, such as ``worker_concurrency``.
+
+        Celery < 5.7 looks for legacy names itself, but only after its defaults, so that they would
+        never take effect; drop this when the floor is 5.7.
+        """
+        for name in spellings().get(f"{NAMESPACE}_{key.upper()}", ()):
+            if hasattr(settings, name):
+                return getattr(settings, name)
+        raise KeyError(key)
 
     def _renamed(self, key: str) -> Any:
         """Return the value of the legacy name for *key*, if no spelling that Celery knows is set."""

@@ -14,9 +14,9 @@ from typing import Any
 from celery.utils.time import rate
 from django import forms
 from django.core.exceptions import ValidationError
-from django.utils.module_loading import import_string
 from django.utils.translation import gettext_lazy as _
 
+from djcelery.app import project_app
 from djcelery.models import CrontabSchedule, IntervalSchedule, PeriodicTask
 
 logger = logging.getLogger(__name__)
@@ -28,8 +28,7 @@ def registered_task_choices() -> list[tuple[str, str]]:
     Celery's own tasks are left out. Imports the task modules, as a worker would; if one of them can't be
     imported, that is logged and the tasks known so far are returned.
     """
-    # The app's handle is on this module's own layer, so it is found by name.
-    app = import_string("djcelery.app.project_app")()
+    app = project_app()
     try:
         app.loader.import_default_modules()
     except Exception:  # the project's own modules may raise anything; the form must still open
@@ -85,9 +84,9 @@ def _parse_json(text: str, kind: type, example: str) -> str:
         raise ValidationError(_("Unable to parse JSON: it is nested too deep")) from exc
     if not isinstance(value, kind):
         message = (
-            _("Must be a JSON array, such as [1, \"two\"].")
+            _('Must be a JSON array, such as [1, "two"].')
             if kind is list
-            else _("Must be a JSON object, such as {\"name\": \"value\"}.")
+            else _('Must be a JSON object, such as {"name": "value"}.')
         )
         raise ValidationError(message)
     return text
@@ -96,6 +95,10 @@ def _parse_json(text: str, kind: type, example: str) -> str:
 def _refuse_constant(name: str) -> None:
     # Python reads NaN and Infinity; other JSON parsers, among them those of databases, do not.
     raise ValueError(f"{name} is not JSON")
+
+
+# Three lines each, so that the schedule stays in view.
+_TEXTS = ("args", "kwargs", "description")
 
 
 class PeriodicTaskForm(forms.ModelForm):
@@ -107,6 +110,7 @@ class PeriodicTaskForm(forms.ModelForm):
     class Meta:
         model = PeriodicTask
         exclude = ()  # noqa: DJ006 - the promise is "all fields", new ones included
+        widgets = {name: forms.Textarea({"rows": 3, "class": "vLargeTextField"}) for name in _TEXTS}
 
     def clean(self) -> dict[str, Any]:
         """Take the chosen task's name for the written one; one of them must be given."""
@@ -193,7 +197,9 @@ class RateLimitForm(forms.Form):
         try:
             per_second = rate(text)
         except (ValueError, KeyError) as exc:
-            raise ValidationError(_("“%(text)s” is not a rate such as 10/s, 100/m or 1000/h."), params={"text": text}) from exc
+            raise ValidationError(
+                _("“%(text)s” is not a rate such as 10/s, 100/m or 1000/h."), params={"text": text}
+            ) from exc
         if not 0 <= per_second < float("inf"):
             raise ValidationError(_("A rate can't be negative or infinite."))
         return text

@@ -188,13 +188,16 @@ class CrontabSchedule(models.Model):
         Raises:
             ValueError: A field is no crontab expression.
         """
-        return schedules.crontab(
-            minute=self.minute,
-            hour=self.hour,
-            day_of_week=self.day_of_week,
-            day_of_month=self.day_of_month,
-            month_of_year=self.month_of_year,
-        )
+        try:
+            return schedules.crontab(
+                minute=self.minute,
+                hour=self.hour,
+                day_of_week=self.day_of_week,
+                day_of_month=self.day_of_month,
+                month_of_year=self.month_of_year,
+            )
+        except schedules.ParseException as exc:  # for "", "1,,2" and "*/"; no ValueError itself
+            raise ValueError(str(exc)) from exc
 
     @classmethod
     def from_schedule(cls, schedule: schedules.crontab) -> CrontabSchedule:

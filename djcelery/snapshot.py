@@ -13,15 +13,17 @@ from collections.abc import Iterator
 from datetime import datetime
 from typing import Any, TypeVar
 
+import django
 from celery import states
 from celery.events.snapshot import Polaroid
 from celery.utils.time import maybe_iso8601
+from django.apps import apps
 from django.db import DatabaseError, Error, models, router
+from django.utils.functional import classproperty
 
 from djcelery import db, utils
 from djcelery.conf import conf
 from djcelery.managers import may_replace
-from djcelery.models import TaskState, WorkerState
 
 __all__ = ("Camera",)
 
@@ -48,14 +50,28 @@ def _batches(items: list[T], size: int) -> Iterator[list[T]]:
 class Camera(Polaroid):
     """Celery's snapshot camera with a memory: the tables ``TaskState`` and ``WorkerState``."""
 
-    TaskState = TaskState
-    WorkerState = WorkerState
+    # Looked up on use: "celery events" imports this module before anybody has set Django up.
+    @classproperty
+    def TaskState(cls) -> Any:
+        """The model of tasks; an override point."""
+        from djcelery.models import TaskState
+
+        return TaskState
+
+    @classproperty
+    def WorkerState(cls) -> Any:
+        """The model of workers; an override point."""
+        from djcelery.models import WorkerState
+
+        return WorkerState
 
     clear_after = True
     worker_update_freq = WORKER_UPDATE_FREQ
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        if not apps.ready:
+            django.setup()
         # What was last written of a task or worker in memory; the rest is to be written.
         self._written: dict[str, tuple[Any, ...]] = {}
         self._heartbeats: dict[str, float] = {}

@@ -17,7 +17,8 @@ from djcelery.picklefield.fields import (
     maybe_compress,
     maybe_decompress,
 )
-from djcelery.picklefield.unpickler import Refused, Unreadable, loads
+from djcelery.picklefield.refused import Refused, Unreadable
+from djcelery.picklefield.unpickler import loads
 
 __all__ = (
     "DEFAULT_PROTOCOL",

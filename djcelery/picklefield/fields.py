@@ -6,13 +6,16 @@ import base64
 import binascii
 import pickle
 import zlib
+from datetime import date, time
+from decimal import Decimal
 from typing import Any
 
 from django.db import models
 from kombu.utils import json
 
 from djcelery.exceptions import ResultUndecodable
-from djcelery.picklefield.unpickler import Unreadable, loads
+from djcelery.picklefield.refused import Unreadable
+from djcelery.picklefield.unpickler import loads
 
 DEFAULT_PROTOCOL = 2
 #: A payload that starts so is not compressed, whatever the field says. Nothing writes it any more.
@@ -124,8 +127,33 @@ class PickledObjectField(models.Field):
         return decode_stored(value)
 
     def to_python(self, value: Any) -> Any:
-        """Return the value of an encoded text, anything else as it is."""
-        return decode_stored(value) if isinstance(value, PickledObject) else value
+        """Return a text of a fixture as one that is encoded already, anything else as it is."""
+        return PickledObject(value) if isinstance(value, str) else value
+
+    def clean(self, value: Any, model_instance: models.Model | None) -> Any:
+        """Return *value* as it is: a text is a value here, not an encoded one."""
+        self.validate(value, model_instance)
+        self.run_validators(value)
+        return value
+
+    def pre_save(self, model_instance: models.Model, add: bool) -> Any:
+        """Return what to store; a value that is still as it was read keeps its stored text, byte for byte.
+
+        So saving a row for another column's sake neither loses what could not be loaded, nor turns an
+        old pickle into JSON.
+
+        Database: one SELECT if the row exists.
+        """
+        value = super().pre_save(model_instance, add)
+        return value if add else self._as_stored(model_instance, value)
+
+    def _as_stored(self, instance: models.Model, value: Any) -> Any:
+        if instance._state.adding or isinstance(value, PickledObject):
+            return value
+        rows = type(instance)._base_manager.using(instance._state.db).filter(pk=instance.pk)
+        column = models.ExpressionWrapper(models.F(self.attname), output_field=models.TextField())
+        text = rows.values_list(column, flat=True).first()
+        return PickledObject(text) if text is not None and _is_same(decode_stored(text), value) else value
 
     def get_db_prep_value(self, value: Any, connection: Any, prepared: bool = False) -> Any:
         """Return the text to store; None and ``PickledObject`` stay as they are."""
@@ -137,9 +165,26 @@ class PickledObjectField(models.Field):
         """Return *value* as this field stores it."""
         return encode(value, self.compress, self.protocol)
 
+    def value_from_object(self, obj: models.Model) -> Any:
+        """Return the value; a date or Decimal as encoded text, since serializers would write it as plain text."""
+        value = super().value_from_object(obj)
+        return self.value_to_string(obj) if isinstance(value, (date, time, Decimal)) else value
+
     def value_to_string(self, obj: models.Model) -> str | None:
-        """Return the encoded value, for ``dumpdata``."""
-        return self.get_db_prep_value(self.value_from_object(obj), None)
+        """Return the stored text if the value is still as it was read, else the encoded value; for ``dumpdata``.
+
+        Database: one SELECT if the row exists.
+        """
+        value = self._as_stored(obj, super().value_from_object(obj))
+        return self.get_db_prep_value(value, None)
+
+
+def _is_same(one: Any, other: Any) -> bool:
+    """Tell whether two values are alike through and through; equality alone would take 1 for True."""
+    try:
+        return pickle.dumps(one) == pickle.dumps(other)
+    except Exception:  # noqa: BLE001 - a class of the project may refuse in its own way
+        return type(one) is type(other) and one == other
 
 
 class StoredValueField(PickledObjectField):
@@ -152,7 +197,3 @@ class StoredValueField(PickledObjectField):
             TypeError: JSON can't carry it; the message names its type.
         """
         return json.dumps(value)
-
-    def to_python(self, value: Any) -> Any:
-        """Return the value of an encoded text, such as one in a fixture."""
-        return decode_stored(value)

@@ -1,0 +1,62 @@
+# Everything a newcomer types. "make" alone lists it.
+#
+# PYTHON        the interpreter that makes .venv (python3)
+# DEMO_SECONDS  end the demo after so many seconds, and check it (empty: run until Ctrl-C)
+# DEMO_PORT     port of the demo's web server on 127.0.0.1 (8000)
+# ARGS          more arguments for pytest
+
+PYTHON ?= python3
+DEMO_PORT ?= 8000
+DEMO_SECONDS ?=
+ARGS ?=
+
+# Where servers are a must (CI is set), their clients are, too; elsewhere mysqlclient may not compile.
+extras := $(if $(CI),test-servers,test)
+comma := ,
+
+venv := .venv
+python := $(venv)/bin/python
+stamp := $(venv)/installed-$(extras)
+
+# A developer's shell must not decide which project runs.
+unexport DJANGO_SETTINGS_MODULE
+unexport PYTHONPATH
+
+.PHONY: help demo test lint clean
+
+help:
+	@echo "make demo     a shop with worker, beat, camera and admin on this machine; Ctrl-C ends it"
+	@echo "              DEMO_SECONDS=40 ends it by itself and checks it, DEMO_PORT=8001 takes another port"
+	@echo "make test     the test suite, in parallel; ARGS='-k schedule' chooses tests"
+	@echo "make lint     ruff, mypy, import-linter"
+	@echo "make clean    remove .venv, .demo and build results"
+
+demo: $(stamp)
+	@exec $(python) examples/demoproject/run_demo.py --seconds "$(DEMO_SECONDS)" --port "$(DEMO_PORT)"
+
+test: $(stamp)
+	@exec $(python) -m pytest -n 2 $(ARGS)
+
+lint: $(venv)/installed-lint
+	$(python) -m ruff check .
+	$(python) -m ruff format --check .
+	$(python) -m mypy
+	$(venv)/bin/lint-imports
+
+clean:
+	rm -rf .venv .demo build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+
+# One environment for all targets, made again only when pyproject.toml changed.
+$(venv)/installed-%: pyproject.toml
+	@command -v "$(PYTHON)" >/dev/null 2>&1 || { \
+	  echo "make: there is no $(PYTHON). Install Python 3.10 or newer, or name it: make $(MAKECMDGOALS) PYTHON=python3.12" >&2; exit 1; }
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { \
+	  echo "make: djcelery needs Python 3.10 or newer; $(PYTHON) is $$("$(PYTHON)" -V 2>&1)." \
+	    "Name another: make $(MAKECMDGOALS) PYTHON=python3.12" >&2; exit 1; }
+	@"$(PYTHON)" -c 'import venv, ensurepip' 2>/dev/null || { \
+	  echo "make: $(PYTHON) can't make virtual environments." \
+	    "On Debian and Ubuntu: apt-get install python3-venv" >&2; exit 1; }
+	@echo "Installing djcelery and what it needs into $(venv) ..."
+	@"$(PYTHON)" -m venv $(venv)
+	@$(python) -m pip install -q --disable-pip-version-check -e ".[$(subst -,$(comma),$*)]"
+	@touch $@

@@ -1,0 +1,86 @@
+"""List columns: functions that take the row and return text or safe HTML.
+
+What a task sent, such as its name, goes through ``format_html`` only.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from celery import states
+from celery.utils.text import abbrtask
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
+
+from djcelery import utils
+from djcelery.admin_utils import display_field
+from djcelery.humanize import naturaldate
+from djcelery.models import TaskMeta, TaskState, WorkerState
+
+TASK_STATE_COLORS = {
+    states.SUCCESS: "green",
+    states.FAILURE: "red",
+    states.REVOKED: "magenta",
+    states.STARTED: "yellow",
+    states.RETRY: "orange",
+    "RECEIVED": "blue",
+}
+NODE_STATE_COLORS = {"ONLINE": "green", "OFFLINE": "gray"}
+
+_NAME_LENGTH = 16
+
+
+def _colored(text: str, color: str) -> SafeString:
+    # style.css replaces these colours by ones that can be read on white and on dark.
+    return format_html('<b><span style="color: {};">{}</span></b>', color, text)
+
+
+def local_text(value: datetime) -> str:
+    """Return *value* in the project's time zone, to the second, with its offset if it is aware."""
+    return str(utils.correct_awareness(value).replace(microsecond=0))
+
+
+@display_field(gettext_lazy("state"), "state")
+def colored_state(task: TaskState) -> SafeString:
+    """Return the state in its colour; states that Celery doesn't know are black."""
+    return _colored(task.state, TASK_STATE_COLORS.get(task.state, "black"))
+
+
+@display_field(gettext_lazy("state"), "status")
+def colored_status(task: TaskMeta) -> SafeString:
+    """Return the state of a stored result in its colour."""
+    return _colored(task.status, TASK_STATE_COLORS.get(task.status, "black"))
+
+
+@display_field(gettext_lazy("state"), "last_heartbeat")
+def node_state(node: WorkerState) -> SafeString:
+    """Return ONLINE or OFFLINE, by the age of the last heartbeat."""
+    state = "ONLINE" if node.is_alive() else "OFFLINE"
+    return _colored(state, NODE_STATE_COLORS[state])
+
+
+@display_field(gettext_lazy("ETA"), "eta")
+def eta(task: TaskState) -> SafeString | str:
+    """Return when the task was to run, in the project's time zone."""
+    if not task.eta:
+        return format_html('<span style="color: gray;">{}</span>', _("none"))
+    return local_text(task.eta)
+
+
+@display_field(gettext_lazy("when"), "tstamp")
+def tstamp(task: TaskState) -> SafeString:
+    """Return how long ago the last event came, with the time in the tooltip."""
+    return ago(task.tstamp)
+
+
+def ago(value: datetime) -> SafeString:
+    """Return how long ago *value* was, with the time itself in the tooltip."""
+    return format_html('<div title="{}">{}</div>', local_text(value), naturaldate(value))
+
+
+@display_field(gettext_lazy("name"), "name")
+def name(task: TaskState) -> SafeString:
+    """Return the task's name, its package abbreviated, with all of it in the tooltip."""
+    return format_html('<div title="{}"><b>{}</b></div>', task.name or "", abbrtask(task.name, _NAME_LENGTH))

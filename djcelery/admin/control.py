@@ -1,0 +1,148 @@
+"""Control commands from the admin: choose rows, ask, send, say what became of it, log it.
+
+Called by the actions of ``monitor``; sends through ``app.control`` of the project's Celery app. Workers
+don't answer here: a message says what was sent, not what was done.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from django.contrib import messages
+from django.contrib.admin import ModelAdmin, helpers
+from django.contrib.admin.models import CHANGE, LogEntry
+from django.db.models import Model, QuerySet
+from django.http import HttpRequest
+from django.template.response import TemplateResponse
+from django.utils.translation import gettext as _
+from django.utils.translation import ngettext
+
+logger = logging.getLogger(__name__)
+
+#: How many rows one action takes.
+MAX_ROWS = 10_000
+#: How many of them fit on a page that asks first: Django takes 1,000 fields in a POST.
+MAX_CONFIRMED_ROWS = 500
+
+
+@dataclass(frozen=True)
+class Step:
+    """One broadcast: the method of ``app.control``, its arguments, and the rows that it is about.
+
+    ``note`` is what the log says beside the command.
+    """
+
+    command: str
+    rows: Sequence[Model]
+    args: tuple[Any, ...] = ()
+    kwargs: dict[str, Any] = field(default_factory=dict)
+    note: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.command} ({self.note})" if self.note else self.command
+
+
+def send(step: Step) -> str:
+    """Send one broadcast to the workers; return ``""``, or the reason why the broker didn't take it."""
+    from djcelery.app import project_app
+
+    app = project_app()
+    try:
+        with app.connection_for_write() as connection:
+            # Without this, kombu would wait for a missing broker as long as it is missing.
+            connection.ensure_connection(max_retries=1, interval_start=0, timeout=connection.connect_timeout)
+            getattr(app.control, step.command)(*step.args, connection=connection, **step.kwargs)
+    except Exception as exc:  # a transport may raise anything: without redis-py, kombu's raises AttributeError
+        logger.warning("The broker did not take %s: %s", step, exc, exc_info=True)
+        return str(exc) or type(exc).__name__
+    return ""
+
+
+def take(modeladmin: ModelAdmin, request: HttpRequest, queryset: QuerySet, max_rows: int = MAX_ROWS) -> list[Any]:
+    """Return the chosen rows; if there are none or too many, say so and return an empty list."""
+    rows = list(queryset[: max_rows + 1])
+    if len(rows) > max_rows:
+        text = _("Nothing was sent: more than %(count)d rows are selected. Narrow the list down first.")
+        modeladmin.message_user(request, text % {"count": max_rows}, messages.ERROR)
+        return []
+    if not rows:
+        modeladmin.message_user(request, _("Nothing was sent: the selected rows are gone."), messages.WARNING)
+    return rows
+
+
+def perform(modeladmin: ModelAdmin, request: HttpRequest, steps: Sequence[Step], sent: Any) -> None:
+    """Send *steps*, log each row that was sent, and tell the person the counts.
+
+    Stops at the first step that fails: the broker won't take the next one either.
+
+    Args:
+        modeladmin: Whose messages and rows they are.
+        request: Of the person who acts.
+        steps: The broadcasts, in order.
+        sent: Lazy plural text with ``%(count)d``: what was sent about so many rows.
+
+    Database: one INSERT of log entries per step.
+    """
+    done = 0
+    reason = ""
+    for step in steps:
+        reason = send(step)
+        if reason:
+            break
+        done += len(step.rows)
+        LogEntry.objects.log_actions(request.user.pk, step.rows, CHANGE, f"Sent to the workers: {step}.")
+    if done:
+        modeladmin.message_user(request, sent % {"count": done}, messages.SUCCESS)
+    if reason:
+        missed = sum(len(step.rows) for step in steps) - done
+        text = ngettext(
+            "Not sent for %(count)d row, because the broker did not take it: %(reason)s",
+            "Not sent for %(count)d rows, because the broker did not take it: %(reason)s",
+            missed,
+        )
+        modeladmin.message_user(request, text % {"count": missed, "reason": reason}, messages.ERROR)
+
+
+def ask(modeladmin: ModelAdmin, request: HttpRequest, rows: Sequence[Model], **context: Any) -> TemplateResponse | None:
+    """Return the page that asks before an action, or None if the person has answered or chose no row.
+
+    Takes the same *context* as ``page()``.
+    """
+    if not rows or request.POST.get("post"):
+        return None
+    return page(modeladmin, request, rows, **context)
+
+
+def page(
+    modeladmin: ModelAdmin,
+    request: HttpRequest,
+    rows: Sequence[Model],
+    *,
+    action: str,
+    title: str,
+    template: str = "djcelery/confirm_action.html",
+    **context: Any,
+) -> TemplateResponse:
+    """Return a page about *rows*, whose form runs *action* on them again, with ``post=yes``."""
+    opts = modeladmin.model._meta
+    request.current_app = modeladmin.admin_site.name  # type: ignore[attr-defined]
+    return TemplateResponse(
+        request,
+        template,
+        {
+            **modeladmin.admin_site.each_context(request),
+            "title": title,
+            "subtitle": None,
+            "queryset": rows,
+            "object_name": opts.verbose_name,
+            "action": action,
+            "action_checkbox_name": helpers.ACTION_CHECKBOX_NAME,
+            "opts": opts,
+            "app_label": opts.app_label,
+            "media": modeladmin.media,
+            **context,
+        },
+    )

@@ -1,0 +1,1 @@
+"""A shop with very few goods: the app whose tasks the demo runs."""

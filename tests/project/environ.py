@@ -1,0 +1,49 @@
+"""What the projects' settings take from the environment: DATABASE_URL and BROKER_URL."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from urllib.parse import urlsplit
+
+
+def databases() -> dict:
+    """Return DATABASES for DATABASE_URL: ``sqlite:////a/file``, ``postgresql://…`` or ``mysql://…``."""
+    parts = urlsplit(os.environ.get("DATABASE_URL", "sqlite:///:memory:"))
+    if parts.scheme == "sqlite":
+        name = parts.path.removeprefix("/")
+        options = {"timeout": 30, "transaction_mode": "IMMEDIATE"}
+        return {"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": name, "OPTIONS": options}}
+    engine = {"postgresql": "postgresql", "mysql": "mysql"}[parts.scheme]
+    return {
+        "default": {
+            "ENGINE": f"django.db.backends.{engine}",
+            "NAME": parts.path.lstrip("/"),
+            "USER": parts.username,
+            "PASSWORD": parts.password or "",
+            "HOST": parts.hostname,
+            "PORT": parts.port or "",
+        }
+    }
+
+
+def broker_url() -> str:
+    return os.environ.get("BROKER_URL", "memory://")
+
+
+def broker_options() -> dict:
+    """Return BROKER_TRANSPORT_OPTIONS; the filesystem broker keeps its files in BROKER_DIR."""
+    if broker_url().startswith("redis"):
+        return {"global_keyprefix": prefix()}
+    if not broker_url().startswith("filesystem"):
+        return {}
+    root = Path(os.environ["BROKER_DIR"])
+    messages, control = root / "messages", root / "control"
+    for folder in (messages, control):
+        folder.mkdir(parents=True, exist_ok=True)
+    return {"data_folder_in": str(messages), "data_folder_out": str(messages), "control_folder": str(control)}
+
+
+def prefix() -> str:
+    """Return what keeps this test's queues apart from those of others on the same server."""
+    return os.environ.get("BROKER_PREFIX", "")
