@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -17,6 +18,8 @@ def databases() -> dict:
     engine = {"postgresql": "postgresql", "mysql": "mysql"}[parts.scheme]
     return {
         "default": {
+            "CONN_MAX_AGE": int(os.environ.get("CONN_MAX_AGE", "0")),
+            "OPTIONS": json.loads(os.environ.get("DATABASE_OPTIONS", "{}")),
             "ENGINE": f"django.db.backends.{engine}",
             "NAME": parts.path.lstrip("/"),
             "USER": parts.username,

@@ -1,3 +1,5 @@
+import os
+
 from environ import broker_options, broker_url, databases, prefix
 
 import djcelery
@@ -8,6 +10,7 @@ SECRET_KEY = "legacy"
 USE_TZ = True
 TIME_ZONE = "Europe/Brussels"
 DATABASES = databases()
+DJCELERY_KEEP_RESULT_CONNECTION = os.environ.get("KEEP_RESULT_CONNECTION", "1") == "1"
 INSTALLED_APPS = [
     "django.contrib.auth",
     "django.contrib.contenttypes",

@@ -89,3 +89,11 @@ def sleepy(log, release=None, seconds=20):
     with open(log, "a") as out:
         out.write("finished\n")
     return "rested"
+
+
+@shared_task
+def count_rows(*args):
+    """Use the database, as most tasks do."""
+    from djcelery.models import PeriodicTask
+
+    return PeriodicTask.objects.count()
