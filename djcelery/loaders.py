@@ -50,7 +50,9 @@ class DjangoLoader(BaseLoader):
         # The fix-up reads app.loader, which is the attribute being made right now.
         app.loader = self
         # Only a namespace lets Celery read CELERY_ENABLE_UTC, and CELERY_WORKER_CONCURRENCY beside CELERYD_….
-        if app.namespace is None:
+        if app._config_source is None:
+            app.config_from_object("django.conf:settings", namespace=app.namespace or NAMESPACE)
+        elif app.namespace is None:
             app.namespace = NAMESPACE
         install_fixup(app)
         signals.worker_ready.connect(self._on_worker_ready)

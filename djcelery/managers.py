@@ -173,7 +173,7 @@ class ResultManager(ExtendedManager):
 
     def get_all_expired(self, expires: timedelta | float) -> models.QuerySet:
         """Return the rows last written longer than *expires* (timedelta or seconds) ago."""
-        return self.filter(date_done__lt=utils.now() - utils.maybe_timedelta(expires))
+        return self.filter(date_done__lt=utils.now() - utils.as_timedelta(expires))
 
     def delete_expired(self, expires: timedelta | float | None, batch_rows: int = 5000) -> int:
         """Delete the rows last written longer than *expires* ago, and every hidden row; return how many.
@@ -184,9 +184,9 @@ class ResultManager(ExtendedManager):
 
         Database: a SELECT of keys and a DELETE per batch, on the alias for writing.
         """
-        age = utils.maybe_timedelta(expires)
-        if not age:
+        if not expires:
             return 0
+        age = utils.as_timedelta(expires)
         rows = self.using(router.db_for_write(self.model))
         expired = rows.filter(models.Q(hidden=True) | models.Q(date_done__lt=utils.now() - age))
         deleted = 0
@@ -335,7 +335,7 @@ class TaskStateManager(ExtendedManager):
         self, states: Iterable[str], expires: timedelta | float, nowfun: Callable[[], Any] = utils.now
     ) -> models.QuerySet:
         """Return the rows in *states* whose last event is older than *expires* (timedelta or seconds)."""
-        return self.filter(state__in=states, tstamp__lte=nowfun() - utils.maybe_timedelta(expires))
+        return self.filter(state__in=states, tstamp__lte=nowfun() - utils.as_timedelta(expires))
 
     def expire_by_states(self, states: Iterable[str], expires: timedelta | float | None) -> int | None:
         """Hide the rows in *states* older than *expires*; return how many, or None if *expires* is None.

@@ -65,7 +65,7 @@ class TaskMeta(StoredResult):
     status = models.CharField(_("state"), max_length=50, default=states.PENDING, choices=TASK_STATE_CHOICES)
     result = StoredValueField(null=True, default=None, editable=False)
     traceback = models.TextField(_("traceback"), blank=True, null=True)
-    meta = StoredValueField(compress=True, null=True, default=None, editable=False)
+    meta: Any = StoredValueField(compress=True, null=True, default=None, editable=False)
 
     objects = managers.TaskManager()
 

@@ -112,7 +112,7 @@ class Camera(Polaroid):
         if self.clear_after:
             state.freeze_while(self._forget_finished, state)
 
-    def _changed(self, state: Any) -> tuple[dict[str, float], list[dict[str, Any]]]:
+    def _changed(self, state: Any) -> tuple[dict[str, float | None], list[dict[str, Any]]]:
         """Return the heartbeats and tasks to write. Called under the lock of *state*: no database here."""
         beats = {}
         for hostname, worker in list(state.workers.items()):

@@ -63,11 +63,9 @@ def fromtimestamp(value: float) -> datetime:
     return correct_awareness(datetime.fromtimestamp(value, timezone.utc))
 
 
-def maybe_timedelta(value: timedelta | float | None) -> timedelta | None:
-    """Return *value* (timedelta, seconds or None) as a timedelta or None."""
-    if value is None or isinstance(value, timedelta):
-        return value
-    return timedelta(seconds=value)
+def as_timedelta(value: timedelta | float) -> timedelta:
+    """Return *value* (timedelta or seconds) as a timedelta."""
+    return value if isinstance(value, timedelta) else timedelta(seconds=value)
 
 
 def is_database_scheduler(scheduler: str | None) -> bool:

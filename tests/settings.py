@@ -12,7 +12,7 @@ def database(url: str) -> dict:
     """Return Django's settings for the database at *url*."""
     parts = urlsplit(url)
     if parts.scheme in ("", "sqlite"):
-        return {"ENGINE": "django.db.backends.sqlite3", "NAME": parts.scheme and parts.path[1:] or ":memory:"}
+        return {"ENGINE": "django.db.backends.sqlite3", "NAME": (parts.scheme and parts.path[1:]) or ":memory:"}
     engine = {"postgresql": "postgresql", "mysql": "mysql"}[parts.scheme]
     return {
         "ENGINE": f"django.db.backends.{engine}",

@@ -348,7 +348,7 @@ def clear_dangling(connection: BaseDatabaseWrapper, models: list[Any], stdout: A
         for model in models:
             table = model._meta.db_table
             for field in model._meta.local_concrete_fields:
-                target = field.related_model._meta.db_table if field.remote_field else None
+                target = field.related_model._meta.db_table if field.remote_field else ""
                 # A migration of other apps comes here without the check of the schema.
                 if {"id", "name", field.column} <= found.get(table, {}).keys() and "id" in found.get(target, ()):
                     _clear_reference(cursor, table, field.column, target, stdout)

@@ -35,6 +35,8 @@ class Unreadable:
 class _RefusedName(type):
     """The class of ``Refused`` classes: a pickle may hold the mere name of what is refused."""
 
+    name: str
+
     def __repr__(cls) -> str:
         return f"<unreadable: the name {cls.name}>" if cls.name else super().__repr__()
 

@@ -6,6 +6,7 @@ anything; these accept the result classes and nothing else.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from djcelery.exceptions import PickleRefused
@@ -64,7 +65,7 @@ def _eager_result(task_id: Any, value: Any = None, state: Any = None, traceback:
 
 def _app_attribute(name: Any, args: Any) -> Any:
     """Stand in for ``celery.app.base._unpickle_appattr``, for the result classes alone."""
-    makers = {
+    makers: dict[str, Callable[..., Any]] = {
         "AsyncResult": _async_result,
         "GroupResult": _group_result,
         "TaskSetResult": _group_result,

@@ -45,8 +45,11 @@ def loads(data: bytes) -> Any:
 
 # The unpickler written in Python: in the one written in C nobody can refuse to BUILD on a class, by
 # which a pickle would set attributes of classes that this process uses.
-class _Unpickler(pickle._Unpickler):  # type: ignore[name-defined,misc]
-    dispatch = dict(pickle._Unpickler.dispatch)  # type: ignore[attr-defined]
+_Python: Any = pickle._Unpickler  # type: ignore[attr-defined]
+
+
+class _Unpickler(_Python):
+    dispatch: dict[int, Any] = dict(_Python.dispatch)
 
     def __init__(self, data: bytes) -> None:
         super().__init__(io.BytesIO(data))

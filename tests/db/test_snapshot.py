@@ -58,7 +58,9 @@ def events(celery_app):
 
 
 def received(events, uuid="t1", **fields):
-    events.send("task-received", uuid, **{"name": "shop.tasks.add", "args": "(1,)", "kwargs": "{}", "retries": 0, **fields})
+    events.send(
+        "task-received", uuid, **{"name": "shop.tasks.add", "args": "(1,)", "kwargs": "{}", "retries": 0, **fields}
+    )
 
 
 def test_a_whole_life_is_one_row(events):

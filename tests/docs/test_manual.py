@@ -96,3 +96,11 @@ def python_blocks(text):
 def test_python_in_the_manual_compiles(page):
     for block in python_blocks(page.read_text()):
         assert compile(block, str(page), "exec")
+
+
+def test_every_command_is_in_the_reference():
+    text = (DOCS / "reference" / "commands.rst").read_text()
+    commands = {path.stem for path in (ROOT / "djcelery" / "management" / "commands").glob("c*.py")}
+    assert len(commands) == 10
+    for command in commands:
+        assert re.search(rf"^``{command}`` ", text, re.MULTILINE), command
