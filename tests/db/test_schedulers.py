@@ -12,17 +12,18 @@ from celery.schedules import crontab, schedule
 from django.db import OperationalError, connection
 from django.db.models import ProtectedError
 
-from djcelery import schedulers, utils
+from djcelery import utils
 from djcelery.exceptions import ArgumentsInvalid, ScheduleError, ScheduleMissing
 from djcelery.models import CrontabSchedule, IntervalSchedule, PeriodicTask, PeriodicTasks
 from djcelery.schedulers import DatabaseScheduler, ModelEntry
+from djcelery.schedulers import scheduler as scheduler_module
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
 
 @pytest.fixture(autouse=True)
 def no_wait(monkeypatch):
-    monkeypatch.setattr(schedulers, "CHECK_EVERY_S", 0.0)
+    monkeypatch.setattr(scheduler_module, "CHECK_EVERY_S", 0.0)
 
 
 @pytest.fixture
