@@ -35,7 +35,7 @@ demo: $(stamp)
 	@exec $(python) examples/demoproject/run_demo.py --seconds "$(DEMO_SECONDS)" --port "$(DEMO_PORT)"
 
 test: $(stamp)
-	@exec $(python) -m pytest -n 2 $(ARGS)
+	@exec $(python) -m pytest -n 4 $(ARGS)
 
 lint: $(venv)/installed-lint
 	$(python) -m ruff check .

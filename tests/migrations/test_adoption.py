@@ -158,3 +158,20 @@ def test_a_migration_that_was_interrupted_goes_on(database):
     database.migrate("djcelery")
     assert set(TABLES) <= database.tables()
     assert "worker_id" in {column for column, *_ in database.schema()["djcelery_taskstate"][0]}
+
+
+def test_texts_that_were_made_too_short_are_widened(make_database):
+    """A varchar of 2.1.0, and the 64 KB text that the release notes had MySQL's users add."""
+    for vendor, release, table, column in (
+        ("postgresql", "2.1.0", "djcelery_taskstate", "args"),
+        ("mysql", "2.1.0", "djcelery_taskstate", "kwargs"),
+        ("mysql", "3.0-by-hand", "celery_taskmeta", "meta"),
+        ("mysql", "2.5-by-hand", "djcelery_periodictask", "description"),
+    ):
+        database = make_database(vendor)
+        legacy_schema.fill(database, legacy_schema.BY_NAME[release])
+        database.migrate()
+        assert database.rows(
+            f"SELECT data_type FROM information_schema.columns WHERE table_name = '{table}' AND "
+            f"column_name = '{column}' AND table_schema IN ('public', '{database.connection.settings_dict['NAME']}')"
+        ) == [("text" if vendor == "postgresql" else "longtext",)]
