@@ -30,6 +30,10 @@ class CacheBackend(KeyValueStoreBackend):
     def __init__(self, *args: Any, expires: Any = None, **kwargs: Any) -> None:
         super().__init__(*args, expires=expires, expires_type=int, **kwargs)
 
+    def as_uri(self, include_password: bool = False) -> str:
+        """Return what the worker prints as the place of results."""
+        return f"cache ({self.app.conf.cache_backend or 'default'})"
+
     @property
     def cache(self) -> Any:
         """The cache, this thread's own connection to it.

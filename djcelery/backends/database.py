@@ -55,6 +55,10 @@ class DatabaseBackend(BaseBackend):
 
         return TaskSetMeta
 
+    def as_uri(self, include_password: bool = False) -> str:
+        """Return what the worker prints as the place of results."""
+        return f"database ({self.TaskModel._meta.db_table})"
+
     # tasks
 
     def _store_result(

@@ -179,6 +179,10 @@ def test_date_done_is_shown_for_final_states_only(backend):
     assert utils.now() - AsyncResult("id", backend=backend).date_done < timedelta(minutes=1)
 
 
+def test_the_worker_prints_where_results_go(backend):
+    assert backend.as_uri() == "database (celery_taskmeta)"
+
+
 def test_forget_deletes_the_row(backend):
     backend.store_result("id", 1, "SUCCESS")
     backend.forget("id")
