@@ -37,7 +37,7 @@ __all__ = ("DB_SHARED_THREAD", "CeleryCommand", "ProgramCommand", "patch_thread_
 DB_SHARED_THREAD = "A database connection made in one thread can't be used in another."
 
 #: General options that child processes must see, and the environment variable that carries each.
-_ENVIRONMENT = {
+ENVIRONMENT = {
     "broker": "CELERY_BROKER_URL",
     "result_backend": "CELERY_RESULT_BACKEND",
     "loader": "CELERY_LOADER",
@@ -134,7 +134,7 @@ class CeleryCommand(BaseCommand):
             paths = os.environ.get("PYTHONPATH", "").split(os.pathsep)
             if path not in paths:
                 os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [path, *paths]))
-        for name, variable in _ENVIRONMENT.items():
+        for name, variable in ENVIRONMENT.items():
             if isinstance(options.get(name), str):
                 os.environ[variable] = options[name]
 

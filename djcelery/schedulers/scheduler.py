@@ -49,6 +49,7 @@ class DatabaseScheduler(Scheduler):
         self._loaded_mono = self._checked_mono = 0.0
         self._settings_options: dict[str, dict[str, Any]] = {}
         self._told: dict[Any, str] = {}
+        self._is_ticking = False
         super().__init__(*args, **kwargs)
 
     # the schedule
@@ -164,7 +165,21 @@ class DatabaseScheduler(Scheduler):
             if self.schedule_changed():
                 logger.info("DatabaseScheduler: Schedule changed.")
                 self._reload()
-        return super().tick(*args, **kwargs)
+        self._is_ticking = True
+        try:
+            return super().tick(*args, **kwargs)
+        finally:
+            self._is_ticking = False
+
+    def close(self) -> None:
+        """Write what is not written yet and close the connection to the broker.
+
+        Celery calls it from its handler of SIGTERM, too, which may interrupt a tick that is writing to
+        the broker or the database and holds their locks: to use them then would wait for ever. Beat
+        leaves the tick and closes again at once, so the first call does nothing.
+        """
+        if not self._is_ticking:
+            super().close()
 
     def _reload(self) -> None:
         try:

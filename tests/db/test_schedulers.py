@@ -8,6 +8,7 @@ from datetime import datetime, timedelta, timezone
 
 import pytest
 from celery import schedules
+from celery.beat import Scheduler
 from celery.schedules import crontab, schedule
 from django.db import OperationalError, connection
 from django.db.models import ProtectedError
@@ -423,6 +424,24 @@ def test_runs_that_could_not_be_written_are_written_later(scheduler, every10, mo
     scheduler.close()
     row.refresh_from_db()
     assert row.total_run_count == 1
+
+
+def test_a_signal_in_the_middle_of_a_tick_touches_neither_broker_nor_database(scheduler, every10, monkeypatch):
+    closed = []
+    monkeypatch.setattr(Scheduler, "close", lambda self: closed.append(1))
+
+    def interrupted(entry, **kwargs):
+        # What Celery's handler of SIGTERM does.
+        scheduler.close()
+        raise SystemExit
+
+    monkeypatch.setattr(scheduler, "apply_async", interrupted)
+    make(interval=every10, last_run_at=utils.now() - timedelta(minutes=1))
+    with pytest.raises(SystemExit):
+        scheduler.tick()
+    assert closed == []
+    scheduler.close()
+    assert closed == [1]
 
 
 def test_a_row_deleted_while_it_runs_is_not_an_error(scheduler, every10):

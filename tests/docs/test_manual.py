@@ -9,11 +9,16 @@ from pathlib import Path
 import pytest
 from kombu.utils.imports import symbol_by_name
 
+import djcelery
 from djcelery import checks
 from djcelery import conf as configuration
 
 ROOT = Path(__file__).parent.parent.parent
 DOCS = ROOT / "docs"
+# Not ROOT: the tests run on the installed wheel, too.
+PACKAGE = Path(djcelery.__file__).parent
+# Not beside this file where the installed wheel is tested.
+PACKAGE = Path(djcelery.__file__).parent
 EXPLAIN = sorted((DOCS / "explain").glob("*.rst"))
 
 
@@ -72,7 +77,7 @@ def test_every_page_is_in_the_table_of_contents():
 
 
 def test_the_next_page_that_a_module_names_exists():
-    for path in (ROOT / "djcelery").rglob("*.py"):
+    for path in PACKAGE.rglob("*.py"):
         for page in re.findall(r"``(docs/[\w/-]+\.rst)``", path.read_text()):
             assert (ROOT / page).exists(), f"{path.name} names {page}"
 
@@ -100,7 +105,7 @@ def test_python_in_the_manual_compiles(page):
 
 def test_every_command_is_in_the_reference():
     text = (DOCS / "reference" / "commands.rst").read_text()
-    commands = {path.stem for path in (ROOT / "djcelery" / "management" / "commands").glob("c*.py")}
+    commands = {path.stem for path in (PACKAGE / "management" / "commands").glob("c*.py")}
     assert len(commands) == 10
     for command in commands:
         assert re.search(rf"^``{command}`` ", text, re.MULTILINE), command

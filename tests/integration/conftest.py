@@ -53,7 +53,7 @@ class Running:
     def send(self, number: signal.Signals) -> None:
         os.kill(self.popen.pid, number)
 
-    def end(self, timeout_s: float = 30) -> int:
+    def end(self, timeout_s: float = 60) -> int:
         """Wait for the end; return the exit status, negative for a signal."""
         try:
             return self.popen.wait(timeout_s)

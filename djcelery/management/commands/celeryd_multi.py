@@ -12,7 +12,7 @@ from django.core.management.base import CommandError
 
 from djcelery.management import daemon, lines
 from djcelery.management import options as option_tools
-from djcelery.management.base import CeleryCommand
+from djcelery.management.base import ENVIRONMENT, CeleryCommand
 
 #: Options that are meant for this process as well as for the nodes.
 _SHARED = ("settings", "pythonpath", "app", "broker", "result_backend", "loader", "config", "workdir")
@@ -73,8 +73,13 @@ class Command(CeleryCommand):
             if word.startswith("--cmd=") and "celery" not in word.partition("=")[2].split():
                 raise CommandError(f"{word}: the command must have the word celery, such as 'manage.py celery worker'.")
         end = rest.index("--") if "--" in rest else len(rest)
-        # Celery expands %h and the like in the values of all options.
-        more = [f"--{name.replace('_', '-')}={str(value).replace('%', '%%')}" for name, value in shared.items()]
+        # Celery expands %h and the like in the values of all options, and before 5.7 nothing protects the %2F of a
+        # broker's URL; the nodes find that in the environment.
+        more = [
+            f"--{name.replace('_', '-')}={value}"
+            for name, value in shared.items()
+            if not ("%" in str(value) and name in ENVIRONMENT)
+        ]
         for name, (short, place) in _PLACES.items():
             if not any(word == short or word.partition("=")[0] == name for word in rest[:end]):
                 more.append(f"{name}={place}")
