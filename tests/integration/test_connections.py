@@ -144,6 +144,16 @@ def test_connections_that_the_project_keeps_serve_results_and_are_not_doubled(pr
     assert 1 <= len(server.sessions()) <= 2
 
 
+def test_health_checks_replace_a_connection_that_the_project_keeps(programs, server):
+    programs.start("celeryd", "-c", "2", "-l", "info", ready="ready.", CONN_MAX_AGE="600", CONN_HEALTH_CHECKS="1")
+    send(programs, TASKS, "shop.tasks.count_rows")
+    wait_until(lambda: successes(server) == TASKS, 60, "every result")
+    for session in server.sessions():
+        server.end(session)
+    send(programs, TASKS, "shop.tasks.count_rows")
+    wait_until(lambda: successes(server) == 2 * TASKS, 60, "every result after the connections were ended")
+
+
 def test_a_tasks_own_connection_is_closed_after_it_where_the_project_keeps_none(programs, server):
     programs.start("celeryd", "-c", "1", "-l", "info", ready="ready.")
     send(programs, 5, "shop.tasks.count_rows")

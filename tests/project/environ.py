@@ -19,6 +19,7 @@ def databases() -> dict:
     return {
         "default": {
             "CONN_MAX_AGE": int(os.environ.get("CONN_MAX_AGE", "0")),
+            "CONN_HEALTH_CHECKS": os.environ.get("CONN_HEALTH_CHECKS") == "1",
             "OPTIONS": json.loads(os.environ.get("DATABASE_OPTIONS", "{}")),
             "ENGINE": f"django.db.backends.{engine}",
             "NAME": parts.path.lstrip("/"),

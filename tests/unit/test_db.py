@@ -167,3 +167,37 @@ def test_in_memory_databases_have_no_second_connection(worker, monkeypatch):
         pytest.skip("only SQLite has databases in memory")
     monkeypatch.setattr(type(project()), "is_in_memory_db", lambda self: True)
     assert db.result_connection("default") is project()
+
+
+def test_connections_are_closed_every_so_many_tasks_if_the_project_says_so(settings, celery_app, monkeypatch):
+    settings.CELERY_DB_REUSE_MAX = 2
+    fixup = db.WorkerFixup(celery_app)
+    calls, closed = [], []
+    monkeypatch.setattr(fixup, "_close_database", lambda: closed.append(len(calls)))
+    # Celery calls before and after each task.
+    for number in range(1, 14):
+        calls.append(number)
+        fixup.close_database()
+    assert closed == [5, 9, 13]
+
+
+def test_without_that_setting_django_decides_around_each_task(celery_app, monkeypatch):
+    called = []
+    monkeypatch.setattr(db, "close_old_connections", lambda: called.append(1))
+    db.WorkerFixup(celery_app).close_database()
+    assert called == [1]
+
+
+def test_a_worker_replaces_the_fixup_of_its_own_app_only(celery_app):
+    from types import SimpleNamespace
+
+    from celery import Celery
+
+    from djcelery import LOADER
+
+    other = Celery("other", loader=LOADER, set_as_current=False)
+    for app in (celery_app, other):
+        assert app.loader
+    db.use_worker_fixup(SimpleNamespace(app=celery_app))
+    assert isinstance(celery_app._fixups[-1].worker_fixup, db.WorkerFixup)
+    assert not isinstance(other._fixups[-1].worker_fixup, db.WorkerFixup)
