@@ -15,7 +15,7 @@ from celery.app.utils import find_app
 
 from djcelery import setup_loader
 
-__all__ = ("app", "project_app")  # noqa: F822 - "app" is made by __getattr__
+__all__ = ("app", "known_app", "project_app")  # noqa: F822 - "app" is made by __getattr__
 
 
 def project_app() -> Any:
@@ -25,7 +25,7 @@ def project_app() -> Any:
     of its settings module (``proj/celery.py`` beside ``proj/settings.py``), else Celery's default app
     under djcelery's loader, as if ``setup_loader()`` had been called.
     """
-    if not _has_app() and "CELERY_LOADER" not in os.environ:
+    if known_app() is None and "CELERY_LOADER" not in os.environ:
         package = os.environ.get("DJANGO_SETTINGS_MODULE", "").rpartition(".")[0]
         if package and find_spec(f"{package}.celery") is not None:
             return find_app(package)
@@ -33,8 +33,9 @@ def project_app() -> Any:
     return current_app._get_current_object()
 
 
-def _has_app() -> bool:
-    return _state.default_app is not None or _state._tls.current_app is not None
+def known_app() -> Any | None:
+    """Return the current app, or None if nobody has made one; unlike ``celery.current_app`` it makes none."""
+    return _state._tls.current_app or _state.default_app
 
 
 def __getattr__(name: str) -> Any:

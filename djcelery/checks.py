@@ -10,11 +10,13 @@ import os
 from collections.abc import Callable
 from typing import Any
 
+import celery
 from django.conf import settings
 from django.core.checks import CheckMessage, Error, Warning
 
 from djcelery import LOADER
 from djcelery import conf as configuration
+from djcelery.app import known_app
 from djcelery.exceptions import SettingError
 
 TAG = "djcelery"
@@ -65,6 +67,14 @@ def without_effect(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage]
     ]
 
 
+def _unread_names() -> dict[str, str]:
+    """Return the legacy names that Celery itself doesn't read, and today's names of them."""
+    # Celery < 5.7 finds its defaults before it looks for legacy names, if it is configured with a namespace.
+    if celery.VERSION < (5, 7) and getattr(known_app(), "namespace", None):
+        return {**configuration.translated_names(), **configuration.RENAMED}
+    return configuration.RENAMED
+
+
 def renamed(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage]:
     """W104: a legacy name that only djcelery's loader understands is used without that loader."""
     if _uses_loader():
@@ -75,7 +85,7 @@ def renamed(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage]:
             hint=f"Write {new}, or call djcelery.setup_loader() in the settings.",
             id="djcelery.W104",
         )
-        for old, new in sorted(configuration.RENAMED.items())
+        for old, new in sorted(_unread_names().items())
         if configuration.is_set(old)
     ]
 

@@ -17,7 +17,8 @@ import pytest
 from tests import services
 from tests.services import wait_until
 
-PROJECT = Path(__file__).parent.parent / "project"
+ROOT = Path(__file__).parents[2]
+PROJECT = ROOT / "tests" / "project"
 CELERY = str(Path(sys.executable).parent / "celery")
 
 
@@ -86,6 +87,7 @@ class Programs:
             "PYTHONUNBUFFERED": "1",
             "DATABASE_URL": f"sqlite:///{root / 'db.sqlite3'}",
             "BROKER_DIR": str(root / "broker"),
+            "DEMO_BROKER": str(ROOT / "examples" / "demoproject" / "demoproject" / "broker.py"),
             "BROKER_PREFIX": f"{root.name}.{value[:6]}.",
             name: value,
             **broker,

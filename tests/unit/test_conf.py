@@ -62,9 +62,18 @@ def test_names_that_only_djcelery_translates_take_effect_under_its_loader(old):
 def test_names_that_only_djcelery_translates_are_named_by_a_check_without_its_loader(old, monkeypatch):
     monkeypatch.delenv("CELERY_LOADER", raising=False)
     with override_settings(**{old: "sample"}):
-        (found,) = checks.renamed()
-    assert old in found.msg
+        (found,) = [message for message in checks.renamed() if message.msg.split()[-1] == f"{old}."]
     assert configuration.RENAMED[old] in found.hint
+
+
+@pytest.mark.parametrize(("version", "named"), [((5, 6, 3), True), ((5, 7, 0), False)])
+def test_legacy_names_that_an_older_celery_ignores_are_named_by_a_check(monkeypatch, celery_app, version, named):
+    monkeypatch.delenv("CELERY_LOADER", raising=False)
+    monkeypatch.setattr("celery.VERSION", version)
+    assert celery_app.loader
+    with override_settings(CELERYD_CONCURRENCY=3):
+        found = [message for message in checks.renamed() if "CELERYD_CONCURRENCY" in message.msg]
+    assert bool(found) is named
 
 
 @pytest.mark.parametrize("name", configuration.REMOVED)
