@@ -90,6 +90,19 @@ def renamed(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage]:
     ]
 
 
+def gone_values(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage]:
+    """E106: a result backend or broker of Celery 2 or 3 is named that today's doesn't have."""
+    found = []
+    for names, gone in configuration.GONE_VALUES.items():
+        for name in filter(configuration.is_set, names):
+            # The rest of a URL may hold a password.
+            kind = str(getattr(settings, name)).partition("://")[0]
+            if kind.lower() in gone:
+                message = f"{name} names {kind!r}, which Celery no longer has."
+                found.append(Error(message, hint=gone[kind.lower()], id="djcelery.E106"))
+    return found
+
+
 def pickle_was_default(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage]:
     """W105: an upgraded project names no serializer; queued messages of its old release would be lost."""
     names = ("CELERY_TASK_SERIALIZER", "CELERY_ACCEPT_CONTENT")
@@ -115,5 +128,6 @@ ALL: tuple[Callable[..., list[CheckMessage]], ...] = (
     two_spellings,
     without_effect,
     renamed,
+    gone_values,
     pickle_was_default,
 )

@@ -179,6 +179,37 @@ REMOVED: dict[str, str] = {
     "TT_PORT": "Remove it; the Tokyo Tyrant backend is gone.",
 }
 
+_NO_DATABASE_BROKER = (
+    "The broker in the database is not part of this release. Use RabbitMQ or Redis; for development, filesystem://."
+)
+
+#: Values that Celery 2 and 3 knew and today's doesn't, and what to do instead. For a URL, its scheme counts.
+GONE_VALUES: dict[tuple[str, ...], dict[str, str]] = {
+    ("CELERY_RESULT_BACKEND", "CELERY_BACKEND"): {
+        "amqp": "Write 'rpc://', or leave the setting out to store results in the database.",
+        "tyrant": "Leave the setting out to store results in the database.",
+    },
+    (
+        "BROKER_URL",
+        "CELERY_BROKER_URL",
+        "BROKER_TRANSPORT",
+        "CELERY_BROKER_TRANSPORT",
+        "BROKER_BACKEND",
+        "CARROT_BACKEND",
+    ): {
+        "amqplib": "Write 'amqp'.",
+        "pika": "Write 'amqp'.",
+        "syncpika": "Write 'amqp'.",
+        "beanstalk": "Use RabbitMQ or Redis.",
+        "couchdb": "Use RabbitMQ or Redis.",
+        "django": _NO_DATABASE_BROKER,
+        "djcelery.transport": _NO_DATABASE_BROKER,
+        "kombu.transport.django": _NO_DATABASE_BROKER,
+        "djkombu.transport.databasetransport": _NO_DATABASE_BROKER,
+        "ghettoq.taproot.database": _NO_DATABASE_BROKER,
+    },
+}
+
 #: Settings of the legacy default tables that belong to Django; Celery no longer reads them.
 DJANGO_OWN = frozenset(
     {"ADMINS", "SERVER_EMAIL"}

@@ -190,6 +190,26 @@ def test_every_own_setting_has_a_default_that_parses():
         assert setting.__doc__.endswith(".")
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "kind"),
+    [(name, value, value) for names, gone in configuration.GONE_VALUES.items() for name in names for value in gone]
+    + [("BROKER_URL", "django://user:hunter2@host/", "django"), ("BROKER_TRANSPORT", "AMQPLIB", "AMQPLIB")],
+)
+def test_a_broker_or_backend_that_is_gone_is_an_error_that_says_what_to_write(name, value, kind):
+    with override_settings(**{name: value}):
+        found = [message for message in checks.gone_values() if message.msg.startswith(f"{name} ")]
+    assert [message.id for message in found] == ["djcelery.E106"]
+    assert repr(kind) in found[0].msg
+    assert found[0].hint
+    assert "hunter2" not in str(found[0])
+
+
+@pytest.mark.parametrize("value", ["amqp://guest@host//", "redis://host", "database", "cache", None, "rpc://"])
+def test_brokers_and_backends_of_today_are_no_error(value):
+    with override_settings(BROKER_URL=value, CELERY_RESULT_BACKEND=value if value != "amqp://guest@host//" else None):
+        assert checks.gone_values() == []
+
+
 def test_queued_pickles_of_the_old_release_are_warned_of(monkeypatch):
     monkeypatch.setenv("CELERY_LOADER", djcelery.LOADER)
     from django.conf import settings
