@@ -16,6 +16,7 @@ from celery.events.state import heartbeat_expires
 from django.core.exceptions import ValidationError
 from django.db import models, router, transaction
 from django.utils.translation import gettext_lazy as _
+from django.utils.translation import ngettext
 
 from djcelery import managers, utils
 from djcelery.picklefield import StoredValueField
@@ -123,9 +124,14 @@ class IntervalSchedule(models.Model):
         ordering = ("period", "every")
 
     def __str__(self) -> str:
-        if self.every == 1:
-            return _("every {period}").format(period=self.period_singular)
-        return _("every {every} {period}").format(every=self.every, period=self.period)
+        texts = {
+            "days": ngettext("every day", "every {every} days", self.every),
+            "hours": ngettext("every hour", "every {every} hours", self.every),
+            "minutes": ngettext("every minute", "every {every} minutes", self.every),
+            "seconds": ngettext("every second", "every {every} seconds", self.every),
+            "microseconds": ngettext("every microsecond", "every {every} microseconds", self.every),
+        }
+        return texts.get(self.period, f"every {{every}} {self.period}").format(every=self.every)
 
     @property
     def period_singular(self) -> str:

@@ -12,6 +12,7 @@ from celery.beat import Scheduler
 from celery.schedules import crontab, schedule
 from django.db import OperationalError, connection
 from django.db.models import ProtectedError
+from django.utils import translation
 
 from djcelery import utils
 from djcelery.exceptions import ArgumentsInvalid, ScheduleError, ScheduleMissing
@@ -456,6 +457,10 @@ def test_a_row_deleted_while_it_runs_is_not_an_error(scheduler, every10):
 def test_the_texts_of_legacy_models(every10):
     assert str(every10) == "every 10 seconds"
     assert str(IntervalSchedule(every=1, period="hours")) == "every hour"
+    with translation.override("es"):
+        assert str(every10) == "cada 10 segundos"
+        assert str(IntervalSchedule(every=1, period="days")) == "cada día"
+    assert str(IntervalSchedule(every=2, period="fortnights")) == "every 2 fortnights"
     table = CrontabSchedule(minute="*/5,7", day_of_week="mon")
     assert str(table) == "*/5,7 * mon * * (m/h/d/dM/MY)"
     assert str(make(interval=every10)) == "t: every 10 seconds"
