@@ -19,6 +19,18 @@ def pytest_report_header(config):
     return f"djcelery: database {engine}, Django {'.'.join(map(str, VERSION[:3]))}, CI={os.environ.get('CI', '')}"
 
 
+@pytest.fixture(autouse=True)
+def environment():
+    """Undo what a test has put into the environment, such as the loader of ``setup_loader()``."""
+    before = dict(os.environ)
+    yield
+    for name in set(os.environ) - set(before):
+        # pytest's own, which names the test that runs.
+        if name != "PYTEST_CURRENT_TEST":
+            del os.environ[name]
+    os.environ.update({name: value for name, value in before.items() if name != "PYTEST_CURRENT_TEST"})
+
+
 @pytest.fixture
 def celery_app(monkeypatch):
     """A Celery app under djcelery's loader, current while the test runs."""
