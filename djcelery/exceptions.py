@@ -10,7 +10,6 @@
     │   └── PickleRefused                            the pickle names something that may not be loaded
     └── ScheduleError      (+ ValueError)
         ├── ScheduleMissing                          no schedule is set on the row
-        ├── ScheduleAmbiguous                        more than one is set
         └── ArgumentsInvalid                         args or kwargs are not the JSON they must be
 
 The second parent gives an error its right consequence: Django prints ``ImproperlyConfigured``
@@ -51,10 +50,6 @@ class ScheduleError(DjCeleryError, ValueError):
 
 class ScheduleMissing(ScheduleError):
     """A periodic task has no schedule."""
-
-
-class ScheduleAmbiguous(ScheduleError):
-    """A periodic task has more than one schedule."""
 
 
 class ArgumentsInvalid(ScheduleError):

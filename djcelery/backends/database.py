@@ -22,6 +22,7 @@ from kombu.exceptions import KombuError
 from kombu.serialization import loads
 
 from djcelery import db, utils
+from djcelery.exceptions import ResultUndecodable
 from djcelery.picklefield import PickledObject, Refused, Unreadable, decode_stored
 
 __all__ = ("DatabaseBackend",)
@@ -138,7 +139,7 @@ class DatabaseBackend(BaseBackend):
             module, _, name = exc.name.rpartition(".")
             return create_exception_cls(name, module)(*exc.args)
         if isinstance(exc, Unreadable):
-            return create_exception_cls("ResultUndecodable", "djcelery.exceptions")(str(exc))
+            return ResultUndecodable(str(exc))
         if isinstance(exc, BaseException):
             return get_pickled_exception(exc)
         return super().exception_to_python(exc)

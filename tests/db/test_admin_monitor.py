@@ -9,7 +9,6 @@ import pytest
 from celery import states
 from celery.app.control import Control
 from django.contrib.admin.models import LogEntry
-from django.contrib.auth.models import Permission
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 from django.utils.html import escape
@@ -38,19 +37,6 @@ def broadcasts(celery_app, monkeypatch):
 
     monkeypatch.setattr(Control, "broadcast", broadcast)
     return sent
-
-
-@pytest.fixture
-def person(client, django_user_model):
-    """A function that logs in a member of the staff with the permissions named."""
-
-    def log_in(*codenames):
-        user = django_user_model.objects.create_user("person", is_staff=True)
-        user.user_permissions.set(Permission.objects.filter(codename__in=codenames))
-        client.force_login(user)
-        return client
-
-    return log_in
 
 
 def make_task(number=0, **fields):

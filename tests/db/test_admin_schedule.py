@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 from django.contrib.admin.models import LogEntry
-from django.contrib.auth.models import Permission
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 from django.utils.html import escape
@@ -23,19 +22,6 @@ XSS = "<script>alert(1)</script>"
 def app(celery_app, monkeypatch):
     monkeypatch.setattr(celery_app.loader, "import_default_modules", lambda: [])
     return celery_app
-
-
-@pytest.fixture
-def editor(client, django_user_model):
-    """A function that logs in a member of the staff with the permissions named."""
-
-    def log_in(*codenames):
-        user = django_user_model.objects.create_user("person", is_staff=True)
-        user.user_permissions.set(Permission.objects.filter(codename__in=codenames))
-        client.force_login(user)
-        return client
-
-    return log_in
 
 
 def make(name="n", **fields):
@@ -208,24 +194,24 @@ def test_disabling_keeps_the_time_of_the_last_run(admin_client):
 
 
 @pytest.mark.parametrize("action", ["enable_tasks", "disable_tasks"])
-def test_who_may_only_view_is_offered_no_action_and_refused_when_sending_one(editor, action):
+def test_who_may_only_view_is_offered_no_action_and_refused_when_sending_one(person, action):
     row = make(enabled=action == "disable_tasks")
-    viewer = editor("view_periodictask")
+    viewer = person("view_periodictask")
     assert action not in viewer.get(PAGE).content.decode()
     act(viewer, action, [row])
     assert PeriodicTask.objects.get().enabled == row.enabled
     assert not LogEntry.objects.exists()
 
 
-def test_who_may_delete_but_not_change_is_refused_too(editor):
+def test_who_may_delete_but_not_change_is_refused_too(person):
     row = make(enabled=True)
-    act(editor("view_periodictask", "delete_periodictask"), "disable_tasks", [row])
+    act(person("view_periodictask", "delete_periodictask"), "disable_tasks", [row])
     assert PeriodicTask.objects.get().enabled
 
 
-def test_who_may_change_may_switch(editor):
+def test_who_may_change_may_switch(person):
     row = make(enabled=True)
-    response = act(editor("change_periodictask"), "disable_tasks", [row])
+    response = act(person("change_periodictask"), "disable_tasks", [row])
     assert texts(response) == ["1 periodic task was disabled."]
     assert not PeriodicTask.objects.get().enabled
 

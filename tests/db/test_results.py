@@ -14,6 +14,7 @@ from kombu.exceptions import EncodeError
 
 from djcelery import managers, utils
 from djcelery.backends.database import DatabaseBackend
+from djcelery.exceptions import ResultUndecodable
 from djcelery.managers import may_replace
 from djcelery.models import TaskMeta, TaskSetMeta
 from djcelery.picklefield import PickledObject, encode
@@ -142,6 +143,12 @@ def test_an_exception_class_that_may_not_be_loaded_keeps_its_name_and_arguments(
     assert type(error).__name__ == "StockError"
     assert error.args == ("SKU-1", "out of stock")
     with pytest.raises(Exception, match="out of stock"):
+        AsyncResult("old", backend=backend).get()
+
+
+def test_a_failure_that_cannot_be_read_is_an_error_that_says_so(backend):
+    TaskMeta.objects.create(task_id="old", status="FAILURE", result=PickledObject("gAJjZXhjZXB0aW9ucwo="))
+    with pytest.raises(ResultUndecodable, match="the pickle is broken"):
         AsyncResult("old", backend=backend).get()
 
 
