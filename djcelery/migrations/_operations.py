@@ -86,3 +86,23 @@ class IndexLegacyTables(_LegacyOperation):
 
     def describe(self) -> str:
         return "Create the indexes that old tables of django-celery lack"
+
+
+class AddIndexWithoutLock(migrations.AddIndex):
+    """Create an index; concurrently on PostgreSQL, where a former try that failed half-way is replaced."""
+
+    atomic = False
+
+    def database_forwards(self, app_label: str, schema_editor: Any, from_state: Any, to_state: Any) -> None:
+        connection = schema_editor.connection
+        if connection.vendor != "postgresql" or schema_editor.collect_sql:
+            super().database_forwards(app_label, schema_editor, from_state, to_state)
+            return
+        model = to_state.apps.get_model(app_label, self.model_name)
+        if not self.allow_migrate_model(connection.alias, model):
+            return
+        present = {index.name: index.valid for index in _adopt.indexes(connection, model._meta.db_table)}
+        if present.get(self.index.name) is False:
+            schema_editor.remove_index(model, self.index, concurrently=True)
+        if not present.get(self.index.name):
+            schema_editor.add_index(model, self.index, concurrently=True)

@@ -1,28 +1,22 @@
-"""The tables: results, schedule and monitor, under the names django-celery gave them.
+"""The tables of the schedule: what is sent, when, and that something changed.
 
-Tables, columns and the migration ``0001_initial`` are those of django-celery 2.1 to 3.3, so an old
-database is adopted in place. Engines write the rows, admin and user code read them.
-Next: ``docs/explain/tables.rst``.
+Written by people (admin, ORM) and by ``CELERYBEAT_SCHEDULE``; beat writes each row's last run and count.
+Next: ``docs/explain/life-of-a-schedule-change.rst``.
 """
 
 from __future__ import annotations
 
-import time
 from datetime import datetime, timedelta
 from typing import Any
 
-from celery import schedules, states
-from celery.events.state import heartbeat_expires
+from celery import schedules
 from django.core.exceptions import ValidationError
 from django.db import models, router, transaction
 from django.utils.translation import gettext_lazy as _
 from django.utils.translation import ngettext
 
 from djcelery import managers, utils
-from djcelery.picklefield import StoredValueField
 
-ALL_STATES = sorted(states.ALL_STATES)
-TASK_STATE_CHOICES = list(zip(ALL_STATES, ALL_STATES, strict=True))
 PERIOD_CHOICES = (
     ("days", _("Days")),
     ("hours", _("Hours")),
@@ -35,81 +29,6 @@ PERIOD_CHOICES = (
 def cronexp(field: Any) -> str:
     """Return a crontab field as text without spaces; an empty one is ``*``."""
     return str(field).replace(" ", "") if field else "*"
-
-
-class StoredResult(models.Model):
-    """What the two result tables share: when the row was written, and how its values are encoded."""
-
-    date_done = models.DateTimeField(_("done at"), auto_now=True)
-    hidden = models.BooleanField(editable=False, default=False, db_index=True)
-    content_type = models.CharField(
-        _("content type"),
-        max_length=128,
-        null=True,
-        editable=False,
-        help_text=_("How the values are encoded; empty for a pickle that django-celery wrote."),
-    )
-    content_encoding = models.CharField(max_length=64, null=True, editable=False)
-
-    class Meta:
-        abstract = True
-
-
-class TaskMeta(StoredResult):
-    """The state and result of one task.
-
-    Written by the database result backend, one row per ``task_id``; deleted by
-    ``celery.backend_cleanup`` when ``date_done`` is older than ``CELERY_RESULT_EXPIRES``.
-    """
-
-    task_id = models.CharField(_("task id"), max_length=255, unique=True)
-    status = models.CharField(_("state"), max_length=50, default=states.PENDING, choices=TASK_STATE_CHOICES)
-    result = StoredValueField(null=True, default=None, editable=False)
-    traceback = models.TextField(_("traceback"), blank=True, null=True)
-    meta: Any = StoredValueField(compress=True, null=True, default=None, editable=False)
-
-    objects = managers.TaskManager()
-
-    class Meta:
-        verbose_name = _("task state")
-        verbose_name_plural = _("task states")
-        db_table = "celery_taskmeta"
-
-    def __str__(self) -> str:
-        return f"<Task: {self.task_id} state={self.status}>"
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the row as the dictionary that Celery's backends call meta."""
-        meta = self.meta if isinstance(self.meta, dict) else {}
-        return {
-            "task_id": self.task_id,
-            "status": self.status,
-            "result": self.result,
-            "date_done": self.date_done,
-            "traceback": self.traceback,
-            "children": meta.get("children"),
-        }
-
-
-class TaskSetMeta(StoredResult):
-    """A group result that was saved. Written by ``GroupResult.save()``, one row per ``taskset_id``."""
-
-    taskset_id = models.CharField(_("group id"), max_length=255, unique=True)
-    result = StoredValueField()
-
-    objects = managers.TaskSetManager()
-
-    class Meta:
-        verbose_name = _("saved group result")
-        verbose_name_plural = _("saved group results")
-        db_table = "celery_tasksetmeta"
-
-    def __str__(self) -> str:
-        return f"<TaskSet: {self.taskset_id}>"
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the row as a dictionary."""
-        return {"taskset_id": self.taskset_id, "result": self.result, "date_done": self.date_done}
 
 
 class IntervalSchedule(models.Model):
@@ -348,72 +267,6 @@ class PeriodicTask(models.Model):
         PeriodicTasks.changed(using=using)
 
 
-class WorkerState(models.Model):
-    """A worker that the camera has seen, and its last heartbeat. The unique key is ``hostname``."""
-
-    hostname = models.CharField(_("hostname"), max_length=255, unique=True)
-    last_heartbeat = models.DateTimeField(_("last heartbeat"), null=True, db_index=True)
-
-    objects = managers.ExtendedManager()
-
-    class Meta:
-        verbose_name = _("worker")
-        verbose_name_plural = _("workers")
-        get_latest_by = "last_heartbeat"
-        ordering = ("-last_heartbeat",)
-
-    def __str__(self) -> str:
-        return self.hostname
-
-    def __repr__(self) -> str:
-        return f"<WorkerState: {self.hostname}>"
-
-    def is_alive(self) -> bool:
-        """Tell whether the last heartbeat is recent: by Celery's rule, two minutes."""
-        if not self.last_heartbeat:
-            return False
-        return time.time() < heartbeat_expires(self.heartbeat_timestamp)
-
-    @property
-    def heartbeat_timestamp(self) -> float:
-        """The last heartbeat in seconds since the epoch."""
-        return utils.to_utc(self.last_heartbeat).timestamp()
-
-
-class TaskState(models.Model):
-    """What the camera has seen of one task. Written by ``Camera``, deleted by its cleanup."""
-
-    state = models.CharField(_("state"), max_length=64, choices=TASK_STATE_CHOICES, db_index=True)
-    task_id = models.CharField(_("UUID"), max_length=36, unique=True)
-    name = models.CharField(_("name"), max_length=200, null=True, db_index=True)
-    tstamp = models.DateTimeField(_("event received at"), db_index=True)
-    args = models.TextField(_("Arguments"), null=True)
-    kwargs = models.TextField(_("Keyword arguments"), null=True)
-    eta = models.DateTimeField(_("ETA"), null=True)
-    expires = models.DateTimeField(_("expires"), null=True)
-    result = models.TextField(_("result"), null=True)
-    traceback = models.TextField(_("traceback"), null=True)
-    runtime = models.FloatField(_("execution time"), null=True, help_text=_("in seconds if task succeeded"))
-    retries = models.IntegerField(_("number of retries"), default=0)
-    worker = models.ForeignKey(WorkerState, null=True, verbose_name=_("worker"), on_delete=models.CASCADE)
-    hidden = models.BooleanField(editable=False, default=False, db_index=True)
-
-    objects = managers.TaskStateManager()
-
-    class Meta:
-        verbose_name = _("task")
-        verbose_name_plural = _("tasks")
-        get_latest_by = "tstamp"
-        ordering = ("-tstamp",)
-
-    def __str__(self) -> str:
-        text = f"{self.state or '':<10} {self.task_id or '':<36} {self.name or 'UNKNOWN'}"
-        return f"{text} eta:{self.eta}" if self.eta else text
-
-    def __repr__(self) -> str:
-        return f"<TaskState: {self.state} {self.name or 'UNKNOWN'}[{self.task_id}] ts:{self.tstamp}>"
-
-
 def periodic_task_saved(instance: PeriodicTask, using: str, **kwargs: Any) -> None:
     """Tell beat of a saved or deleted task. Receiver of ``post_save`` and ``post_delete``."""
     PeriodicTasks.changed(instance, using=using)
@@ -422,19 +275,3 @@ def periodic_task_saved(instance: PeriodicTask, using: str, **kwargs: Any) -> No
 def schedule_row_changed(using: str, **kwargs: Any) -> None:
     """Tell beat of a changed interval or crontab. Receiver of ``post_save`` and ``post_delete``."""
     PeriodicTasks.changed(using=using)
-
-
-__all__ = (
-    "ALL_STATES",
-    "PERIOD_CHOICES",
-    "TASK_STATE_CHOICES",
-    "CrontabSchedule",
-    "IntervalSchedule",
-    "PeriodicTask",
-    "PeriodicTasks",
-    "TaskMeta",
-    "TaskSetMeta",
-    "TaskState",
-    "WorkerState",
-    "cronexp",
-)

@@ -1,6 +1,6 @@
-"""Querysets and managers of the result, schedule and monitor tables.
+"""Managers of the result tables.
 
-Called by the engines and by user code through ``Model.objects``; no model is imported here.
+Called by the result backend and by user code through ``Model.objects``; no model is imported here.
 Every write of a result is one statement on the row of its id, in which the database itself
 applies the rule of ``may_replace``; no lock is held between reading and writing.
 Next: ``docs/explain/life-of-a-result.rst``.
@@ -8,9 +8,7 @@ Next: ``docs/explain/life-of-a-result.rst``.
 
 from __future__ import annotations
 
-import functools
 import warnings
-from collections.abc import Callable, Iterable
 from datetime import timedelta
 from typing import Any
 
@@ -19,6 +17,7 @@ from django.db import NotSupportedError, models, router
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from djcelery import db, utils
+from djcelery.managers.base import ExtendedManager
 
 #: States that only another of these may replace.
 FINAL_STATES = (states.SUCCESS, states.FAILURE, states.REVOKED)
@@ -77,65 +76,6 @@ def _replace_condition(old: str, new: str) -> str:
         f"{old} <> '{states.SUCCESS}' AND {new} <> '{states.PENDING}' "
         f"AND ({old} NOT IN ({_QUOTED_FINAL}) OR {new} IN ({_QUOTED_FINAL}))"
     )
-
-
-def transaction_retry(max_retries: int = 1) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Call the decorated function again after any exception, up to *max_retries* times.
-
-    The keyword ``exception_retry_count`` of the call overrides the number. Kept for code that
-    imports it; djcelery itself retries transient errors only, by ``db.retry_transient``.
-
-    Raises:
-        Exception: The error of the last try.
-    """
-
-    def outer(fun: Callable[..., Any]) -> Callable[..., Any]:
-        @functools.wraps(fun)
-        def inner(*args: Any, **kwargs: Any) -> Any:
-            retries = kwargs.pop("exception_retry_count", max_retries)
-            while True:
-                try:
-                    return fun(*args, **kwargs)
-                except Exception:
-                    retries -= 1
-                    if retries < 0:
-                        raise
-
-        return inner
-
-    return outer
-
-
-def update_model_with_dict(obj: models.Model, fields: dict[str, Any]) -> models.Model:
-    """Set the attributes *fields* of *obj*, save it and return it."""
-    for name, value in fields.items():
-        setattr(obj, name, value)
-    obj.save()
-    return obj
-
-
-class ExtendedQuerySet(models.QuerySet):
-    """The queryset of every djcelery manager."""
-
-
-class ExtendedManager(models.Manager.from_queryset(ExtendedQuerySet)):  # type: ignore[misc]
-    """A manager with the helper names of the legacy one."""
-
-    def get_query_set(self) -> models.QuerySet:
-        """Return ``get_queryset()``: its name before Django 1.6."""
-        return self.get_queryset()
-
-    def connection_for_write(self) -> BaseDatabaseWrapper:
-        """Return the connection that the router gives for writing this model."""
-        return db.connections[router.db_for_write(self.model)]
-
-    def connection_for_read(self) -> BaseDatabaseWrapper:
-        """Return the connection that this manager reads from."""
-        return db.connections[self.db]
-
-    def current_engine(self) -> str:
-        """Return the dotted path of the database engine that this manager reads from."""
-        return self.connection_for_read().settings_dict["ENGINE"]
 
 
 class ResultManager(ExtendedManager):
@@ -288,64 +228,3 @@ class TaskSetManager(ResultManager):
             }
         )
         return self.using(router.db_for_write(self.model)).get(taskset_id=taskset_id), created
-
-
-class PeriodicTaskQuerySet(ExtendedQuerySet):
-    """Periodic tasks; changes made through it reach a running beat."""
-
-    def enabled(self) -> models.QuerySet:
-        """Return the tasks that are switched on."""
-        return self.filter(enabled=True)
-
-    def update(self, **kwargs: Any) -> int:
-        """Update as Django does, and tell a running beat."""
-        rows = super().update(**kwargs)
-        if rows:
-            self.model.notify_changed(using=self.db)
-        return rows
-
-    def bulk_create(self, objs: Iterable[Any], *args: Any, **kwargs: Any) -> list[Any]:
-        """Create as Django does, and tell a running beat."""
-        created = super().bulk_create(objs, *args, **kwargs)
-        if created:
-            self.model.notify_changed(using=self.db)
-        return created
-
-
-class PeriodicTaskManager(ExtendedManager.from_queryset(PeriodicTaskQuerySet)):  # type: ignore[misc]
-    """Periodic tasks, by their unique name."""
-
-    def get_by_natural_key(self, name: str) -> Any:
-        """Return the task *name*.
-
-        Raises:
-            PeriodicTask.DoesNotExist: There is none.
-        """
-        return self.get(name=name)
-
-
-class TaskStateManager(ExtendedManager):
-    """What the camera saw of tasks, one row per task id."""
-
-    def active(self) -> models.QuerySet:
-        """Return the rows that are not hidden."""
-        return self.filter(hidden=False)
-
-    def expired(
-        self, states: Iterable[str], expires: timedelta | float, nowfun: Callable[[], Any] = utils.now
-    ) -> models.QuerySet:
-        """Return the rows in *states* whose last event is older than *expires* (timedelta or seconds)."""
-        return self.filter(state__in=states, tstamp__lte=nowfun() - utils.as_timedelta(expires))
-
-    def expire_by_states(self, states: Iterable[str], expires: timedelta | float | None) -> int | None:
-        """Hide the rows in *states* older than *expires*; return how many, or None if *expires* is None.
-
-        Hidden rows stay in the table until ``purge()``.
-        """
-        if expires is None:
-            return None
-        return self.expired(states, expires).update(hidden=True)
-
-    def purge(self) -> None:
-        """Delete the hidden rows."""
-        self.filter(hidden=True).delete()
