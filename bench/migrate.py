@@ -2,7 +2,7 @@
 
 Usage, from the root of the repository::
 
-    python bench/migrate.py                       1,000,000 results, SQLite and PostgreSQL
+    python bench/migrate.py                       1,000,000 results, SQLite, PostgreSQL and MariaDB
     python bench/migrate.py --rows 10000000 --engine postgresql
 
 The servers are those of the test suite (``TEST_POSTGRES_URL``, ``TEST_MARIADB_URL``); each database is dropped
@@ -28,9 +28,11 @@ django.setup()
 from tests.migrations import databases, legacy_schema  # noqa: E402 - Django comes first
 
 #: The adoption with most to do, and the usual one.
-CASES = {
-    "2.4-south": "adds hidden and meta, builds the index on hidden",
-    "3.1.17": "adds the two new columns",
+RELEASES = ("2.4-south", "3.1.17")
+STEPS = {
+    "0004": "complete the legacy tables, index hidden if it has no index",
+    "0005": "add the columns of a task's life",
+    "0006": "build two indexes",
 }
 RESULT = "gAJ9cQEoVQRraW5kcQJVBWRhaWx5cQNVBXRvdGFscQRjZGVjaW1hbApEZWNpbWFsCnEFVQUxMi41MHEGhXEHUnEIdS4="
 BATCH_ROWS = 50_000
@@ -74,26 +76,27 @@ def identity(database: databases.Database) -> object:
 
 
 def measure(vendor: str, name: str, rows: int) -> None:
-    """Adopt one table and print a line of the report."""
+    """Adopt one table and print a line of the report for each step."""
     with tempfile.TemporaryDirectory() as folder, databases.new_database(vendor, Path(folder)) as database:
         fill(database, legacy_schema.BY_NAME[name], rows)
-        before = identity(database)
-        started = time.perf_counter()
-        database.migrate("djcelery")
-        took_s = time.perf_counter() - started
-        rewritten = "no" if identity(database) == before else "YES"
+        for step, what in STEPS.items():
+            before = identity(database)
+            started = time.perf_counter()
+            database.migrate("djcelery", step)
+            took_s = time.perf_counter() - started
+            rewritten = "no" if identity(database) == before else "YES"
+            print(f"{vendor:<11} {name:<10} {rows:>12,}  {step} {took_s:>8.2f} s   {rewritten:<9}  {what}", flush=True)
         assert database.rows("SELECT count(*) FROM celery_taskmeta") == [(rows,)]
-    print(f"{vendor:<11} {name:<10} {rows:>12,} {took_s:>8.2f} s   {rewritten:<9}  {CASES[name]}")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rows", type=int, default=1_000_000, help="task results in the table")
-    parser.add_argument("--engine", nargs="+", choices=databases.VENDORS, default=["sqlite", "postgresql"])
+    parser.add_argument("--engine", nargs="+", choices=databases.VENDORS, default=list(databases.VENDORS))
     options = parser.parse_args()
-    print(f"{'engine':<11} {'release':<10} {'results':>12} {'migrate':>10}   rewritten  what it does")
+    print(f"{'engine':<11} {'release':<10} {'results':>12}  {'migrate':>15}   rewritten  what it does")
     for vendor in options.engine:
-        for name in CASES:
+        for name in RELEASES:
             measure(vendor, name, options.rows)
 
 

@@ -1,13 +1,16 @@
 """The whole life of a task in its result row, and the tables in which chords count their parts.
 
-The new columns are nullable and have no default, so no engine rewrites a row.
+The new columns are nullable and have no default, so no engine rewrites a row; but MySQL does if the
+table has a row format of its releases before 5.7, into which they don't fit.
 """
 
 from django.db import migrations, models
 
+from djcelery.migrations import _operations
+
 
 def column(name, field):
-    return migrations.AddField(model_name="taskmeta", name=name, field=field)
+    return _operations.AddMissingField(model_name="taskmeta", name=name, field=field)
 
 
 def text(name, verbose_name):
@@ -28,6 +31,7 @@ class Migration(migrations.Migration):
     dependencies = [("djcelery", "0004_legacy_indexes")]
 
     operations = [
+        _operations.UseDynamicRows(),
         text("name", "task name"),
         json("args", "arguments"),
         json("kwargs", "keyword arguments"),
@@ -63,7 +67,7 @@ class Migration(migrations.Migration):
                 verbose_name="flags",
             ),
         ),
-        migrations.CreateModel(
+        _operations.CreateMissingModel(
             name="Chord",
             fields=[
                 ("id", models.BigAutoField(primary_key=True, serialize=False)),
@@ -84,13 +88,13 @@ class Migration(migrations.Migration):
             ],
             options={"verbose_name": "chord", "verbose_name_plural": "chords"},
         ),
-        migrations.CreateModel(
+        _operations.CreateMissingModel(
             name="ChordPart",
             fields=[
                 ("id", models.BigAutoField(primary_key=True, serialize=False)),
                 ("group_id", models.CharField(max_length=255)),
                 ("task_id", models.CharField(max_length=255)),
-                ("position", models.FloatField(null=True)),
+                ("position", models.IntegerField()),
                 ("state", models.CharField(max_length=50)),
                 ("value", models.TextField(null=True)),
                 ("content_type", models.CharField(max_length=128, null=True)),
@@ -100,7 +104,7 @@ class Migration(migrations.Migration):
                 "verbose_name": "part of a chord",
                 "verbose_name_plural": "parts of chords",
                 "constraints": [
-                    models.UniqueConstraint(fields=("group_id", "task_id"), name="djcelery_chordpart_once")
+                    models.UniqueConstraint(fields=("group_id", "task_id", "position"), name="djcelery_chordpart_once")
                 ],
             },
         ),

@@ -14,6 +14,12 @@ class Migration(migrations.Migration):
             "taskmeta", models.Index(fields=("status", "date_done"), name="djcelery_taskmeta_state_done")
         ),
         _operations.AddIndexWithoutLock(
-            "taskmeta", models.Index(fields=("name", "date_done"), name="djcelery_taskmeta_name_done")
+            "taskmeta",
+            # PostgreSQL alone has operator classes: this one serves LIKE 'shop.%' too, whatever the collation.
+            models.Index(
+                fields=("name", "date_done"),
+                name="djcelery_taskmeta_name_done",
+                opclasses=("varchar_pattern_ops", "timestamptz_ops"),
+            ),
         ),
     ]

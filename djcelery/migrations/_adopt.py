@@ -55,6 +55,7 @@ _KINDS: dict[str, set[str]] = {
     "BooleanField": {"BooleanField"},
     "DateTimeField": {"DateTimeField"},
     "FloatField": {"FloatField"},
+    "JSONField": {"JSONField"},
 }
 # MySQL has no boolean; SQLite doesn't care.
 _INTEGER_BOOLEANS = ("mysql", "sqlite")
@@ -226,7 +227,8 @@ def _check_table(connection: BaseDatabaseWrapper, model: Any, existing: set[str]
     fields = {field.column: field for field in model._meta.local_concrete_fields}
     for name, field in fields.items():
         if name in found:
-            _check_column(connection, field, found[name])
+            if problem := misfit(connection, field, found[name]):
+                raise _unknown(table, name, problem)
             if field.unique and name not in unique:
                 raise _unknown(table, name, "has no unique index of its own")
             if field.remote_field and field.related_model._meta.db_table not in existing:
@@ -240,19 +242,19 @@ def _check_table(connection: BaseDatabaseWrapper, model: Any, existing: set[str]
             raise _unknown(table, name, "is unknown, NOT NULL and has no default, so no row could be added")
 
 
-def _check_column(connection: BaseDatabaseWrapper, field: Any, column: Column) -> None:
-    table = field.model._meta.db_table
+def misfit(connection: BaseDatabaseWrapper, field: Any, column: Column) -> str | None:
+    """Return in words why *column* can't hold the values of *field*; None if it can."""
     kind = field.get_internal_type()
+    allowed = _KINDS[kind]
     if kind == "BooleanField" and connection.vendor in _INTEGER_BOOLEANS:
-        allowed = _KINDS[kind] | _WHOLE
-    else:
-        allowed = _KINDS[kind]
+        allowed = allowed | _WHOLE
     # SQLite takes any word for a type, and knows what is stored by itself.
     undeclared = column.kind is None and connection.vendor == "sqlite"
     if column.kind not in allowed and not undeclared:
-        raise _unknown(table, column.name, f"is of type {column.kind or column.type}, where a {kind} is expected")
+        return f"is of type {column.kind or column.type}, where a {kind} is expected"
     if field.null and not column.null:
-        raise _unknown(table, column.name, "is NOT NULL, where NULL is needed")
+        return "is NOT NULL, where NULL is needed"
+    return None
 
 
 def _is_half_made(connection: BaseDatabaseWrapper, table: str, column: str) -> bool:

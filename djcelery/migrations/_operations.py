@@ -11,6 +11,7 @@ from typing import Any
 from django.db import migrations
 from django.db.migrations.operations.base import Operation
 
+from djcelery.exceptions import SchemaUnknown
 from djcelery.migrations import _adopt
 
 
@@ -28,18 +29,26 @@ class CreateMissingModel(migrations.CreateModel):
 
 
 class AddMissingField(migrations.AddField):
-    """Add a field's column unless it exists."""
+    """Add a field's column unless a run that was interrupted has added it: MySQL can't roll that back.
+
+    Raises:
+        SchemaUnknown: The project gave the table a column of that name, which can't hold the field's values.
+    """
 
     def database_forwards(self, app_label: str, schema_editor: Any, from_state: Any, to_state: Any) -> None:
         model = to_state.apps.get_model(app_label, self.model_name)
-        column = model._meta.get_field(self.name).column
+        field = model._meta.get_field(self.name)
         connection, table = schema_editor.connection, model._meta.db_table
-        if (
-            not schema_editor.collect_sql
-            and table in _adopt.table_names(connection)
-            and column in _adopt.columns(connection, table)
-        ):
-            return
+        if not schema_editor.collect_sql and table in _adopt.table_names(connection):
+            present = _adopt.columns(connection, table).get(field.column)
+            problem = present and _adopt.misfit(connection, field, present)
+            if problem:
+                raise SchemaUnknown(
+                    f"The table {table} has a column {field.column} already, which {problem}. "
+                    "Rename the column, and run migrate again."
+                )
+            if present:
+                return
         super().database_forwards(app_label, schema_editor, from_state, to_state)
 
 
@@ -88,21 +97,62 @@ class IndexLegacyTables(_LegacyOperation):
         return "Create the indexes that old tables of django-celery lack"
 
 
+class UseDynamicRows(_LegacyOperation):
+    """Give the result table of MySQL 5 or MariaDB 10.1 the row format of today.
+
+    A row of the formats COMPACT and REDUNDANT ends at 8 KB, of which each text takes up to 788 bytes,
+    and a part of an index at 767 bytes: the new columns don't fit. This rewrites the table; nothing else does.
+    """
+
+    def database_forwards(self, app_label: str, schema_editor: Any, from_state: Any, to_state: Any) -> None:
+        connection = schema_editor.connection
+        model = from_state.apps.get_model(app_label, "taskmeta")
+        if connection.vendor != "mysql" or not self.allow_migrate_model(connection.alias, model):
+            return
+        with connection.cursor() as cursor:
+            cursor.execute(
+                "SELECT row_format FROM information_schema.tables "
+                "WHERE table_schema = DATABASE() AND table_name = %s AND engine = 'InnoDB'",
+                [model._meta.db_table],
+            )
+            formats = {str(row[0]).upper() for row in cursor.fetchall()}
+        if formats & {"COMPACT", "REDUNDANT"}:
+            schema_editor.execute(f"ALTER TABLE {schema_editor.quote_name(model._meta.db_table)} ROW_FORMAT=DYNAMIC")
+
+    def describe(self) -> str:
+        return "Give a result table that an old MySQL made the row format that the new columns need"
+
+
 class AddIndexWithoutLock(migrations.AddIndex):
-    """Create an index; concurrently on PostgreSQL, where a former try that failed half-way is replaced."""
+    """Create an index unless it exists; on PostgreSQL concurrently, and a try that failed half-way is replaced."""
 
     atomic = False
 
     def database_forwards(self, app_label: str, schema_editor: Any, from_state: Any, to_state: Any) -> None:
-        connection = schema_editor.connection
-        if connection.vendor != "postgresql" or schema_editor.collect_sql:
-            super().database_forwards(app_label, schema_editor, from_state, to_state)
-            return
         model = to_state.apps.get_model(app_label, self.model_name)
+        connection = schema_editor.connection
         if not self.allow_migrate_model(connection.alias, model):
             return
-        present = {index.name: index.valid for index in _adopt.indexes(connection, model._meta.db_table)}
-        if present.get(self.index.name) is False:
-            schema_editor.remove_index(model, self.index, concurrently=True)
-        if not present.get(self.index.name):
-            schema_editor.add_index(model, self.index, concurrently=True)
+        present = None if schema_editor.collect_sql else self._is_valid(schema_editor, model)
+        if present is False:
+            schema_editor.remove_index(model, self.index, **_concurrently(connection))
+        if not present:
+            schema_editor.add_index(model, self.index, **_concurrently(connection))
+
+    def database_backwards(self, app_label: str, schema_editor: Any, from_state: Any, to_state: Any) -> None:
+        model = from_state.apps.get_model(app_label, self.model_name)
+        connection = schema_editor.connection
+        if not self.allow_migrate_model(connection.alias, model):
+            return
+        if schema_editor.collect_sql or self._is_valid(schema_editor, model) is not None:
+            schema_editor.remove_index(model, self.index, **_concurrently(connection))
+
+    def _is_valid(self, schema_editor: Any, model: Any) -> bool | None:
+        """Tell whether the index serves; None if there is none."""
+        found = _adopt.indexes(schema_editor.connection, model._meta.db_table)
+        return {index.name: index.valid for index in found}.get(self.index.name)
+
+
+def _concurrently(connection: Any) -> dict[str, bool]:
+    # Another engine's schema editor doesn't know the word.
+    return {"concurrently": True} if connection.vendor == "postgresql" else {}

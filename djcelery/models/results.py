@@ -84,7 +84,12 @@ class TaskMeta(StoredResult):
         db_table = "celery_taskmeta"
         indexes = (
             models.Index(fields=("status", "date_done"), name="djcelery_taskmeta_state_done"),
-            models.Index(fields=("name", "date_done"), name="djcelery_taskmeta_name_done"),
+            # PostgreSQL alone has operator classes: this one serves LIKE 'shop.%' too, whatever the collation.
+            models.Index(
+                fields=("name", "date_done"),
+                name="djcelery_taskmeta_name_done",
+                opclasses=("varchar_pattern_ops", "timestamptz_ops"),
+            ),
         )
 
     def __str__(self) -> str:
@@ -159,7 +164,7 @@ class ChordPart(models.Model):
     id = models.BigAutoField(primary_key=True)
     group_id = models.CharField(max_length=255)
     task_id = models.CharField(max_length=255)
-    position = models.FloatField(null=True)
+    position = models.IntegerField()
     state = models.CharField(max_length=50)
     value = models.TextField(null=True)
     content_type = models.CharField(max_length=128, null=True)
@@ -170,7 +175,10 @@ class ChordPart(models.Model):
     class Meta:
         verbose_name = _("part of a chord")
         verbose_name_plural = _("parts of chords")
-        constraints = (models.UniqueConstraint(fields=("group_id", "task_id"), name="djcelery_chordpart_once"),)
+        # Two entries of a header can share a task id: one signature, frozen and used twice.
+        constraints = (
+            models.UniqueConstraint(fields=("group_id", "task_id", "position"), name="djcelery_chordpart_once"),
+        )
 
     def __str__(self) -> str:
         return f"{self.group_id}: {self.task_id}"

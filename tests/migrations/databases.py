@@ -34,6 +34,17 @@ TABLES = (
     "djcelery_workerstate",
 )
 
+#: The columns of celery_taskmeta that 0005 adds.
+LIFE = (
+    "name", "args", "kwargs", "worker", "queue", "periodic_task", "retries", "root_id", "parent_id", "group_id",
+    "created", "started", "finished", "runtime", "progress", "flags",
+)  # fmt: skip
+#: The indexes that 0006 builds.
+LIFE_INDEXES = {
+    "djcelery_taskmeta_name_done": ["name", "date_done"],
+    "djcelery_taskmeta_state_done": ["status", "date_done"],
+}
+
 _numbers = itertools.count(1)
 
 
