@@ -4,6 +4,7 @@ import os
 
 from celery import signals as celery_signals
 from celery._state import get_current_app
+from celery.app.backends import BACKEND_ALIASES
 from django.apps import AppConfig
 from django.core import checks as django_checks
 from django.db.models import signals
@@ -19,13 +20,20 @@ class DjceleryConfig(AppConfig):
     default_auto_field = "django.db.models.AutoField"
 
     def ready(self):
-        """Connect receivers and register checks. Called once, by ``django.setup()``."""
-        from djcelery import checks, db, models
+        """Name the result backends, connect receivers and register checks. Called once, by ``django.setup()``."""
+        from djcelery import backends, checks, db, models
+        from djcelery.backends import columns, publish
         from djcelery.migrations import _adopt
 
+        for alias, path in backends.ALIASES.items():
+            # The names that an installed django-celery-results has registered are its own.
+            BACKEND_ALIASES.setdefault(alias, path)
         celery_signals.celeryd_init.connect(db.use_worker_fixup)
         celery_signals.worker_process_init.connect(db.after_fork)
         celery_signals.beat_embedded_init.connect(db.after_fork)
+        celery_signals.before_task_publish.connect(publish.note_sent)
+        celery_signals.after_task_publish.connect(publish.store_published)
+        celery_signals.task_prerun.connect(columns.note_start)
         signals.pre_migrate.connect(_adopt.before_migrate, sender=self)
         for signal in (signals.post_save, signals.post_delete):
             signal.connect(models.periodic_task_saved, sender=models.PeriodicTask)

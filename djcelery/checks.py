@@ -123,6 +123,54 @@ def pickle_was_default(app_configs: Any = None, **kwargs: Any) -> list[CheckMess
     ]
 
 
+def cache_backend_alone(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage]:
+    """W201: only CELERY_CACHE_BACKEND says that results go to the cache, and Celery doesn't read it so."""
+    names = ("CELERY_RESULT_BACKEND", *configuration.spellings().get("CELERY_RESULT_BACKEND", ()))
+    if _uses_loader() or any(getattr(settings, name, None) for name in names):
+        return []
+    if not configuration.cache_backend_is_result_backend():
+        return []
+    return [
+        Warning(
+            f"CELERY_CACHE_BACKEND = {settings.CELERY_CACHE_BACKEND!r} alone stores no results.",
+            hint="Add CELERY_RESULT_BACKEND = 'djcelery-cache'; CELERY_CACHE_BACKEND then names an alias in CACHES.",
+            id="djcelery.W201",
+        )
+    ]
+
+
+def _result_cache() -> str | None:
+    """Return the alias in CACHES of the cache that the settings name for results; None if they name none."""
+    value, kinds = getattr(settings, "CELERY_RESULT_BACKEND", None), configuration.CACHE_BACKEND_NAMES
+    if _uses_loader():
+        kinds |= {"cache", "cache+django"}
+        value = value or (configuration.cache_backend_is_result_backend() and "cache")
+    kind, _, named = str(value).partition("://")
+    if kind not in kinds:
+        return None
+    alias = named.strip("/") or getattr(settings, "CELERY_CACHE_BACKEND", None) or "default"
+    return alias if alias in settings.CACHES else "default"
+
+
+def cache_that_forgets(app_configs: Any = None, **kwargs: Any) -> list[CheckMessage]:
+    """W202: results are stored in a cache that other processes don't see, or that deletes all but 300 entries."""
+    alias = _result_cache()
+    if alias is None:
+        return []
+    cache = settings.CACHES.get(alias, {})
+    kind = str(cache.get("BACKEND", "")).rpartition(".")[2]
+    message = f"Results are stored in the cache {alias!r}, a {kind}, which "
+    if kind in ("LocMemCache", "DummyCache"):
+        message += "no other process can read."
+        hint = "Use a cache on a server, such as Redis or memcached, or store results in the database."
+    elif kind in ("DatabaseCache", "FileBasedCache") and "MAX_ENTRIES" not in {*cache, *cache.get("OPTIONS", {})}:
+        message += "keeps 300 entries and deletes the others."
+        hint = "Set MAX_ENTRIES in its OPTIONS to more than the results that you want to keep."
+    else:
+        return []
+    return [Warning(message, hint=hint, id="djcelery.W202")]
+
+
 ALL: tuple[Callable[..., list[CheckMessage]], ...] = (
     own_settings,
     two_spellings,
@@ -130,4 +178,6 @@ ALL: tuple[Callable[..., list[CheckMessage]], ...] = (
     renamed,
     gone_values,
     pickle_was_default,
+    cache_backend_alone,
+    cache_that_forgets,
 )

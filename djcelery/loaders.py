@@ -41,6 +41,9 @@ class DjangoLoader(BaseLoader):
     override_backends = {
         "database": "djcelery.backends.database.DatabaseBackend",
         "cache": "djcelery.backends.cache.CacheBackend",
+        # Before django.setup(), too; the entry points of django-celery-results win.
+        "django-db": "djcelery.backends.database.DatabaseBackend",
+        "django-cache": "djcelery.backends.cache.CacheBackend",
     }
 
     def __init__(self, app: Any, **kwargs: Any) -> None:

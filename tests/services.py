@@ -16,6 +16,7 @@ T = TypeVar("T")
 POSTGRES_URL = os.environ.get("TEST_POSTGRES_URL", "postgresql://postgres@127.0.0.1:5432/postgres")
 MARIADB_URL = os.environ.get("TEST_MARIADB_URL", "mysql://root@127.0.0.1:3306/test")
 REDIS_URL = os.environ.get("TEST_REDIS_URL", "redis://127.0.0.1:6379/9")
+MEMCACHED = os.environ.get("TEST_MEMCACHED", "127.0.0.1:11211")
 RABBITMQ_URL = os.environ.get("TEST_RABBITMQ_URL", "amqp://guest:guest@127.0.0.1:5672//")
 
 
@@ -105,6 +106,20 @@ def redis():
     except ImportError:
         errors = ()
     return require("Redis", connect, errors)
+
+
+def memcached() -> str:
+    """Return the address of a memcached that answers."""
+
+    def connect():
+        from pymemcache.client.base import Client
+
+        client = Client(MEMCACHED, connect_timeout=5)
+        client.version()
+        client.close()
+        return MEMCACHED
+
+    return require("memcached", connect)
 
 
 def rabbitmq():
