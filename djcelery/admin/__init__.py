@@ -16,7 +16,7 @@ from djcelery.admin.columns import (
     tstamp,
 )
 from djcelery.admin.monitor import TaskMonitor, WorkerMonitor
-from djcelery.admin.results import TaskMetaAdmin, TaskSetMetaAdmin
+from djcelery.admin.results import ChordAdmin, TaskMetaAdmin, TaskSetMetaAdmin
 from djcelery.admin.schedule import CrontabScheduleAdmin, IntervalScheduleAdmin, PeriodicTaskAdmin
 from djcelery.admin_utils import action, display_field, fixedwidth
 from djcelery.forms import LaxChoiceField, PeriodicTaskForm, TaskChoiceField, TaskSelectWidget
@@ -24,6 +24,7 @@ from djcelery.forms import LaxChoiceField, PeriodicTaskForm, TaskChoiceField, Ta
 __all__ = (
     "NODE_STATE_COLORS",
     "TASK_STATE_COLORS",
+    "ChordAdmin",
     "CrontabScheduleAdmin",
     "IntervalScheduleAdmin",
     "LaxChoiceField",

@@ -1,35 +1,35 @@
 """The pages of stored results, read-only.
 
 A value is loaded and decoded on the page of its row alone; what can't be decoded is shown as text
-that says why.
+that says why. How values look is in ``values``.
+Next: ``docs/explain/life-of-a-result.rst``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pprint import pformat
 from typing import Any
-from urllib.parse import urlencode
 
-from celery.result import ResultBase
-from celery.utils.saferepr import saferepr
+from celery.utils.text import abbrtask
 from django.contrib import admin
-from django.urls import reverse
+from django.db import connections
+from django.db.models import Q, QuerySet
+from django.http import HttpRequest
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
+from djcelery.admin import values
 from djcelery.admin.base import ModelMonitor
 from djcelery.admin.columns import ago, colored_status
 from djcelery.admin_utils import display_field
-from djcelery.models import StoredResult, TaskMeta, TaskSetMeta
+from djcelery.models import Chord, ChordPart, StoredResult, TaskMeta, TaskSetMeta
+from djcelery.models.results import ALL_STATES
 
-#: Characters of a value, and tasks of a group, that a page shows.
-MAX_SHOWN = 10_000
-MAX_CHILDREN = 200
-_MAX_LEVELS = 50
-_LINE_WIDTH = 100
+_NAME_LENGTH = 32
+#: The value of the state filter that stands for all states that aren't Celery's.
+OTHER_STATES = "other"
+_LAST_CHARACTER = "\U0010ffff"
 
 
 @display_field(gettext_lazy("when"), "date_done")
@@ -38,20 +38,90 @@ def done(row: StoredResult) -> SafeString:
     return ago(row.date_done)
 
 
-class ResultMonitor(ModelMonitor):
-    """Base of the pages of stored results."""
+@display_field(gettext_lazy("task id"), "task_id")
+def task_id(row: TaskMeta) -> SafeString:
+    """Return the id; on narrow screens style.css shows its beginning, the tooltip all of it."""
+    return format_html('<span title="{}">{}</span>', row.task_id, row.task_id)
 
-    list_filter: tuple[str, ...] = ("date_done",)
+
+# No index serves an order by these columns, so they can't be sorted by.
+@display_field(gettext_lazy("name"), None)
+def name(row: TaskMeta) -> SafeString | None:
+    """Return the task's name, a long package abbreviated, with all of it in the tooltip."""
+    return row.name and format_html('<span title="{}">{}</span>', row.name, abbrtask(row.name, _NAME_LENGTH))
+
+
+@display_field(gettext_lazy("runtime"), None)
+def runtime(row: TaskMeta) -> str | None:
+    """Return how long the last execution took."""
+    return values.seconds(row.runtime)
+
+
+@display_field(gettext_lazy("worker"), None)
+def worker(row: TaskMeta) -> SafeString | None:
+    """Return the worker that ran the task last, cut like the id."""
+    return row.worker and format_html('<span title="{}">{}</span>', row.worker, row.worker)
+
+
+class StateFilter(admin.SimpleListFilter):
+    """Choose one of Celery's states, or all others. Asks the database for no list of states."""
+
+    title = gettext_lazy("state")
+    parameter_name = "status__exact"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, Any]]:
+        """Return the choices."""
+        return [*((state, state) for state in ALL_STATES), (OTHER_STATES, _("other"))]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet) -> QuerySet:
+        """Return the rows of the chosen state."""
+        if not self.value():
+            return queryset
+        chosen = Q(status=self.value())
+        return queryset.filter(~Q(status__in=ALL_STATES) if self.value() == OTHER_STATES else chosen)
+
+
+class ResultMonitor(ModelMonitor):
+    """Base of the pages of stored results. The first of ``search_fields`` is the column that is unique."""
+
+    list_filter: tuple[Any, ...] = ("date_done",)
+    search_fields: tuple[str, ...] = ()
+
+    def get_search_results(self, request: HttpRequest, queryset: QuerySet, search_term: str) -> tuple[QuerySet, bool]:
+        """Return the row of that id; if there is none, the rows of which a search field begins with the text.
+
+        Database: 1 query by the unique index; the queryset's own is served by indexes too.
+        """
+        text = search_term.strip()
+        if not text:
+            return queryset, False
+        exact = queryset.filter(**{self.search_fields[0]: text})
+        if exact.exists():
+            return exact, False
+        vendor = connections[queryset.db].vendor
+        found = Q()
+        for field in self.search_fields:
+            found |= begins_with(vendor, field, text)
+        return queryset.filter(found), False
+
+    def shown(self, value: Any) -> Any:
+        """Return *value*, or Django's sign for nothing: on the page of a row it would write None."""
+        return self.get_empty_value_display() if value is None else value
 
     @admin.display(description=gettext_lazy("result"))
     def value(self, row: TaskMeta | TaskSetMeta) -> SafeString:
         """Return the stored value as Python would write it."""
-        return preformatted(value_text(row.result))
+        return values.preformatted(values.value_text(row.result))
 
     @admin.display(description=gettext_lazy("encoding"))
     def encoding(self, row: StoredResult) -> str:
         """Return how the value is stored."""
         return row.content_type or _("pickle of django-celery")
+
+    @admin.display(description=gettext_lazy("written at"))
+    def written(self, row: StoredResult) -> str | None:
+        """Return when the row was written last."""
+        return values.moment(row.date_done)
 
 
 @admin.register(TaskMeta)
@@ -60,24 +130,128 @@ class TaskMetaAdmin(ResultMonitor):
 
     list_page_title = gettext_lazy("Task results")
     detail_title = gettext_lazy("Task result")
-    list_defer = ("result", "traceback", "meta")
-    list_display = ("task_id", colored_status, done)
-    list_filter = ("status", "date_done")
+    list_defer = ("result", "traceback", "meta", "args", "kwargs", "progress")
+    list_display = (task_id, name, colored_status, done, runtime, worker)
+    list_filter = (StateFilter, "date_done")
     ordering = ("-pk",)
-    # From the start of the id, so that the index serves.
-    search_fields = ("task_id__startswith",)
-    fields = ("task_id", "status", "date_done", "encoding", "value", "error", "children")
-    readonly_fields = fields
+    search_fields = ("task_id", "name")
+    search_help_text = gettext_lazy("Finds a task by the beginning of its id or of its name.")
+    fieldsets = (
+        (None, {"fields": ("task_id", "name", "state", "notes")}),
+        (gettext_lazy("Result"), {"fields": ("progressed", "value", "error", "encoding")}),
+        (
+            gettext_lazy("Call"),
+            {"fields": ("arguments", "keywords", "queue", "periodic_task", "retries", "worker")},
+        ),
+        (gettext_lazy("Times"), {"fields": ("sent", "began", "ended", "took", "written")}),
+        (gettext_lazy("Related tasks"), {"fields": ("root", "parent", "group", "children")}),
+    )
+    readonly_fields = tuple(field for _title, options in fieldsets for field in options["fields"])
+    #: The columns of fields that aren't called so; a field whose column is empty is left out.
+    columns = {
+        "state": "status",
+        "notes": "flags",
+        "progressed": "progress",
+        "error": "traceback",
+        "arguments": "args",
+        "keywords": "kwargs",
+        "sent": "created",
+        "began": "started",
+        "ended": "finished",
+        "took": "runtime",
+        "root": "root_id",
+        "parent": "parent_id",
+        "group": "group_id",
+        "children": "meta",
+    }
+
+    def get_fieldsets(self, request: HttpRequest, obj: TaskMeta | None = None) -> list[tuple[Any, dict[str, Any]]]:
+        """Return the parts of the page with the fields that are known: rows of django-celery have few."""
+        parts = super().get_fieldsets(request, obj)
+        known = [
+            (title, {**part, "fields": [f for f in part["fields"] if self._is_known(obj, f)]}) for title, part in parts
+        ]
+        return [(title, part) for title, part in known if part["fields"]]
+
+    def _is_known(self, row: TaskMeta | None, field: Any) -> bool:
+        # What is no column, such as a field of a subclass, is always shown.
+        column = self.columns.get(field, field) if isinstance(field, str) else ""
+        return getattr(row, column, True) not in (None, "")
+
+    @admin.display(description=gettext_lazy("state"))
+    def state(self, row: TaskMeta) -> SafeString:
+        """Return the state, also one that isn't among the choices of the field."""
+        return colored_status(row)
+
+    @admin.display(description=gettext_lazy("not stored as it was"))
+    def notes(self, row: TaskMeta) -> SafeString | str:
+        """Return what was cut, escaped or hidden, in words."""
+        return self.shown(values.flag_notes(row.flags))
+
+    @admin.display(description=gettext_lazy("progress"))
+    def progressed(self, row: TaskMeta) -> SafeString | str:
+        """Return what the task last told of its progress."""
+        return self.shown(values.json_text(row.progress))
 
     @admin.display(description=gettext_lazy("traceback"))
     def error(self, row: TaskMeta) -> SafeString | str:
         """Return the traceback, if there is one."""
-        return preformatted(row.traceback) if row.traceback else self.get_empty_value_display()
+        return self.shown(values.preformatted(row.traceback) if row.traceback else None)
+
+    @admin.display(description=gettext_lazy("arguments"))
+    def arguments(self, row: TaskMeta) -> SafeString | str:
+        """Return the positional arguments as JSON."""
+        return self.shown(values.json_text(row.args))
+
+    @admin.display(description=gettext_lazy("keyword arguments"))
+    def keywords(self, row: TaskMeta) -> SafeString | str:
+        """Return the keyword arguments as JSON."""
+        return self.shown(values.json_text(row.kwargs))
+
+    @admin.display(description=gettext_lazy("sent at"))
+    def sent(self, row: TaskMeta) -> SafeString | str:
+        """Return when the task was sent."""
+        return self.shown(values.moment(row.created))
+
+    @admin.display(description=gettext_lazy("started at"))
+    def began(self, row: TaskMeta) -> SafeString | str:
+        """Return when the last execution began."""
+        return self.shown(values.moment(row.started))
+
+    @admin.display(description=gettext_lazy("finished at"))
+    def ended(self, row: TaskMeta) -> SafeString | str:
+        """Return when the task ended."""
+        return self.shown(values.moment(row.finished))
+
+    @admin.display(description=gettext_lazy("execution time"))
+    def took(self, row: TaskMeta) -> SafeString | str:
+        """Return how long the last execution took."""
+        return self.shown(values.seconds(row.runtime))
+
+    @admin.display(description=gettext_lazy("root task"))
+    def root(self, row: TaskMeta) -> SafeString | str:
+        """Return a link to the task that the whole workflow began with."""
+        return self.shown(_("this task") if row.root_id == row.task_id else _task_link(row.root_id))
+
+    @admin.display(description=gettext_lazy("parent task"))
+    def parent(self, row: TaskMeta) -> SafeString | str:
+        """Return a link to the task that sent this one."""
+        return self.shown(_task_link(row.parent_id))
+
+    @admin.display(description=gettext_lazy("group"))
+    def group(self, row: TaskMeta) -> SafeString | str:
+        """Return links to the saved group and to the chord of this task; its group's id, if neither is stored."""
+        if not row.group_id:
+            return self.get_empty_value_display()
+        group = TaskSetMeta.objects.filter(taskset_id=row.group_id).defer("result").first()
+        chord = Chord.objects.filter(group_id=row.group_id).defer("header").first()
+        links = [values.row_link(found, found._meta.verbose_name) for found in (group, chord) if found]
+        return format_html("{} {}", row.group_id, format_html_join(" ", "({})", ((link,) for link in links)))
 
     @admin.display(description=gettext_lazy("children"))
     def children(self, row: TaskMeta) -> SafeString | str:
         """Return links to the tasks that this one started."""
-        return task_links(row.to_dict()["children"]) or self.get_empty_value_display()
+        return self.shown(values.task_links(values.task_ids(row.to_dict()["children"])))
 
 
 @admin.register(TaskSetMeta)
@@ -89,65 +263,56 @@ class TaskSetMetaAdmin(ResultMonitor):
     list_defer = ("result",)
     list_display = ("taskset_id", done)
     ordering = ("-pk",)
-    search_fields = ("taskset_id__startswith",)
-    fields = ("taskset_id", "date_done", "encoding", "value", "children")
+    search_fields = ("taskset_id",)
+    fields = ("taskset_id", "written", "encoding", "value", "children")
     readonly_fields = fields
 
     @admin.display(description=gettext_lazy("tasks"))
     def children(self, row: TaskSetMeta) -> SafeString | str:
         """Return links to the tasks of the group."""
-        return task_links(row.result) or self.get_empty_value_display()
+        return self.shown(values.task_links(values.task_ids(row.result)))
 
 
-def value_text(value: Any) -> str:
-    """Return *value* as Python would write it, over several lines; a long one is cut by ``saferepr``."""
-    short = saferepr(value, maxlen=MAX_SHOWN, maxlevels=_MAX_LEVELS)
-    if len(short) >= MAX_SHOWN:
-        return short
-    try:
-        # Costs as much as the value is large, so only what is known to be small comes here.
-        return pformat(value, width=_LINE_WIDTH)
-    except Exception:  # noqa: BLE001 - a class that the project allowed may have any __repr__
-        return short
+@admin.register(Chord)
+class ChordAdmin(ResultMonitor):
+    """Chords that wait for their parts, or whose callback was sent; newest first."""
+
+    list_defer = ("header",)
+    list_display = ("group_id", "progress", "state", "changed_at")
+    list_filter = ()
+    ordering = ("-pk",)
+    search_fields = ("group_id",)
+    fields = ("group_id", "progress", "state", "changed_at", "dispatched_at", "parts")
+    readonly_fields = fields
+
+    @admin.display(description=gettext_lazy("returned"))
+    def progress(self, row: Chord) -> str:
+        """Return how many of the parts returned."""
+        size = "?" if row.size is None else row.size + row.added
+        return _("%(done)s of %(size)s") % {"done": row.done, "size": size}
+
+    @admin.display(description=gettext_lazy("state"))
+    def state(self, row: Chord) -> str:
+        """Return whether the callback was sent."""
+        return _("callback sent") if row.dispatched_at else _("waiting for its parts")
+
+    @admin.display(description=gettext_lazy("parts that returned"))
+    def parts(self, row: Chord) -> SafeString | str:
+        """Return links to the tasks that returned; none once the callback was sent."""
+        parts = ChordPart.objects.filter(group_id=row.group_id).order_by("pk")
+        return self.shown(values.task_links(parts.values_list("task_id", flat=True)[: values.MAX_CHILDREN + 1]))
 
 
-def preformatted(text: str) -> SafeString:
-    """Return *text* in a fixed-width font; cut, with a note that says so, if it is long."""
-    shown = format_html('<pre class="djcelery-text">{}</pre>', text[:MAX_SHOWN])
-    if len(text) < MAX_SHOWN:
-        return shown
-    note = _("Cut: only about the first %(count)d characters are shown.") % {"count": MAX_SHOWN}
-    return format_html('{}<p class="help">{}</p>', shown, note)
+def begins_with(vendor: str, field: str, text: str) -> Q:
+    """Return the condition that *field* begins with *text*, in the form that *vendor* finds in an index."""
+    if vendor == "sqlite":
+        # Its LIKE ignores case, and no index does.
+        return Q(**{f"{field}__gte": text, f"{field}__lt": text + _LAST_CHARACTER})
+    if vendor == "mysql":
+        # What Django makes of startswith compares bytes, and the index is in the order of the collation.
+        return Q(**{f"{field}__istartswith": text})
+    return Q(**{f"{field}__startswith": text})
 
 
-def task_links(children: Any) -> SafeString | None:
-    """Return links to the stored results of *children*, results in any form that Celery stores."""
-    url = reverse("admin:djcelery_taskmeta_changelist")
-    ids = list(dict.fromkeys(task_ids(children)))
-    if not ids:
-        return None
-    links = format_html_join(
-        "", '<li><a href="{}?{}">{}</a></li>', ((url, urlencode({"q": i}), i) for i in ids[:MAX_CHILDREN])
-    )
-    rest = len(ids) - MAX_CHILDREN
-    more = format_html("<li>{}</li>", _("and %(count)d more") % {"count": rest}) if rest > 0 else ""
-    return format_html('<ul class="djcelery-links">{}{}</ul>', links, more)
-
-
-def task_ids(stored: Any) -> Iterator[str]:
-    """Yield the ids of the tasks in *stored*: result objects, or what their ``as_tuple()`` gave.
-
-    Such a tuple is ``((id, parent), children)``, for a task ``children`` is None; JSON made it a list.
-    """
-    if isinstance(stored, ResultBase):
-        stored = stored.as_tuple()
-    if not isinstance(stored, (list, tuple)):
-        return
-    match stored:
-        case [[str(task_id), _parent], None]:
-            yield task_id
-        case [[str(), _parent], [*members]]:
-            yield from task_ids(members)
-        case _:
-            for item in stored:
-                yield from task_ids(item)
+def _task_link(task_id: str | None) -> SafeString | None:
+    return values.task_links([task_id]) if task_id else None
