@@ -4,11 +4,13 @@
 # DEMO_SECONDS  end the demo after so many seconds, and check it (empty: run until Ctrl-C)
 # DEMO_PORT     port of the demo's web server on 127.0.0.1 (8000)
 # ARGS          more arguments for pytest
+# SUITE         databases for "make suite": postgresql sqlite mysql redis (postgresql sqlite); SUITE=short is a selection of two minutes
 
 PYTHON ?= python3
 DEMO_PORT ?= 8000
 DEMO_SECONDS ?=
 ARGS ?=
+SUITE ?=
 
 # Where servers are a must (CI is set), their clients are, too; elsewhere mysqlclient may not compile.
 extras := $(if $(CI),test-servers,test)
@@ -22,12 +24,14 @@ stamp := $(venv)/installed-$(extras)
 unexport DJANGO_SETTINGS_MODULE
 unexport PYTHONPATH
 
-.PHONY: help demo test lint clean
+.PHONY: help demo test faults suite lint clean
 
 help:
 	@echo "make demo     a shop with worker, beat, camera and admin on this machine; Ctrl-C ends it"
 	@echo "              DEMO_SECONDS=40 ends it by itself and checks it, DEMO_PORT=8001 takes another port"
 	@echo "make test     the test suite, in parallel; ARGS='-k schedule' chooses tests"
+	@echo "make suite    Celery's own integration suite on our result backend, half an hour; SUITE=short: two minutes"
+	@echo "make faults   kill workers and restart databases under load, about 15 minutes; ARGS='--help' tells more"
 	@echo "make lint     ruff, mypy, import-linter"
 	@echo "make clean    remove .venv, .demo and build results"
 
@@ -36,6 +40,13 @@ demo: $(stamp)
 
 test: $(stamp)
 	@exec $(python) -m pytest -n 4 $(ARGS)
+
+suite: $(venv)/installed-suite
+	@exec $(python) suite/run.py $(patsubst short,--short,$(SUITE)) $(if $(ARGS),-- $(ARGS))
+
+# Needs all servers' clients, and the servers' programs: it starts PostgreSQL and MariaDB of its own.
+faults: $(venv)/installed-test-servers
+	@exec $(python) -m tests.faults $(ARGS)
 
 lint: $(venv)/installed-lint
 	$(python) -m ruff check .

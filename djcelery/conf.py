@@ -15,6 +15,8 @@ from typing import Any
 
 from django.conf import settings
 
+from djcelery.ages import age as _age
+from djcelery.ages import retention as _retention
 from djcelery.exceptions import SettingError
 
 #: The prefix of today's Celery settings in a Django settings module: ``CELERY_WORKER_CONCURRENCY``.
@@ -22,15 +24,6 @@ NAMESPACE = "CELERY"
 
 
 # -- djcelery's own settings -------------------------------------------------------------------
-
-
-def _age(value: Any) -> timedelta | None:
-    """Parse an age: a timedelta, a number of seconds, or None for "never"."""
-    if value is None or isinstance(value, timedelta):
-        return value
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise TypeError("use a timedelta, a number of seconds, or None for never")
-    return timedelta(seconds=value)
 
 
 def _count(value: Any) -> int | None:
@@ -46,6 +39,34 @@ def _flag(value: Any) -> bool:
     if not isinstance(value, (bool, int)):
         raise TypeError("use True or False")
     return bool(value)
+
+
+def _bytes(value: Any) -> int | None:
+    if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 0):
+        raise TypeError("use a whole number of bytes, or None for no limit")
+    return value or None
+
+
+def _too_large(value: Any) -> str:
+    if value not in ("refuse", "cut"):
+        raise ValueError("use 'refuse' or 'cut'")
+    return value
+
+
+_REDACTABLE = ("args", "kwargs", "result", "traceback")
+
+
+def _redacted(value: Any) -> frozenset[str]:
+    """Parse what isn't stored: names of ``_REDACTABLE``, or one item such as ``kwargs.password``."""
+    if isinstance(value, str):
+        raise TypeError("use a list of names, not one string")
+    names = frozenset(value)
+    for name in names:
+        column, dot, item = name.partition(".") if isinstance(name, str) else ("", "", "")
+        fits = item.isdecimal() if column == "args" else column == "kwargs" and item
+        if column not in _REDACTABLE or (dot and not fits):
+            raise ValueError(f"{name!r} is none of {', '.join(_REDACTABLE)}, nor one item such as 'kwargs.password'")
+    return names
 
 
 def _dotted_names(value: Any) -> frozenset[str]:
@@ -78,11 +99,18 @@ class Setting:
     def __get__(self, instance: Any, owner: type | None = None) -> Any:
         if instance is None:
             return self
-        raw = getattr(settings, self.name, self.default)
+        return self.parsed(getattr(settings, self.name, self.default), self.name)
+
+    def parsed(self, raw: Any, name: str) -> Any:
+        """Return *raw* parsed; *name* says in an error where it stands.
+
+        Raises:
+            SettingError: It can't be used.
+        """
         try:
             return self.parse(raw)
         except (TypeError, ValueError) as exc:
-            raise SettingError(f"{self.name} = {raw!r}: {exc}.") from exc
+            raise SettingError(f"{name} = {raw!r}: {exc}.") from exc
 
 
 class Conf:
@@ -100,10 +128,36 @@ class Conf:
         _count,
         "Close a worker's database connections after this many tasks, instead of when CONN_MAX_AGE says.",
     )
+    DJCELERY_ARGS_MAX_BYTES = Setting(
+        16384,
+        _bytes,
+        "Longest JSON stored of a task's args, and of its kwargs; longer ones are cut. None: no limit.",
+    )
     DJCELERY_KEEP_RESULT_CONNECTION = Setting(
         True,
         _flag,
         "Whether a worker process keeps one database connection for storing results when CONN_MAX_AGE is 0.",
+    )
+    DJCELERY_REDACT = Setting(
+        (),
+        _redacted,
+        "What is not stored of tasks: 'args', 'kwargs', 'result', 'traceback', or one item such as 'kwargs.password'.",
+    )
+    DJCELERY_RESULT_MAX_BYTES = Setting(None, _bytes, "Longest encoded result that is stored. None: no limit.")
+    DJCELERY_RESULT_TOO_LARGE = Setting(
+        "refuse",
+        _too_large,
+        "What becomes of a longer one: 'refuse' fails the task, 'cut' stores its beginning as text.",
+    )
+    DJCELERY_RETENTION = Setting(
+        {},
+        _retention,
+        "Ages after which results are deleted, by state and by task name; CELERY_RESULT_EXPIRES is for the others.",
+    )
+    DJCELERY_STORE_PUBLISHED = Setting(
+        False,
+        _flag,
+        "Whether a task has a row as soon as it is sent, in state PENDING; committed with the sender's work.",
     )
     DJCELERY_UNPICKLE_ALLOW = Setting(
         (),
@@ -210,6 +264,9 @@ GONE_VALUES: dict[tuple[str, ...], dict[str, str]] = {
     },
 }
 
+#: Values of CELERY_CACHE_BACKEND in Celery's old manual that name the backend, and mean the default cache.
+CACHE_BACKEND_NAMES = frozenset({"django-cache", "djcelery-cache"})
+
 #: Settings of the legacy default tables that belong to Django; Celery no longer reads them.
 DJANGO_OWN = frozenset(
     {"ADMINS", "SERVER_EMAIL"}
@@ -242,9 +299,26 @@ def spellings() -> dict[str, list[str]]:
     return result
 
 
+@functools.cache
+def _old_names() -> dict[str, list[str]]:
+    """Return the names in ``RENAMED`` by today's."""
+    result: dict[str, list[str]] = {}
+    for old, new in RENAMED.items():
+        result.setdefault(new, []).append(old)
+    return result
+
+
+_MISSING = object()
+
+
 def is_set(name: str) -> bool:
     """Tell whether the project's settings define *name* (Django's own defaults don't count)."""
     return settings.is_overridden(name) if name in DJANGO_OWN else hasattr(settings, name)
+
+
+def cache_backend_is_result_backend(key: str = "CELERY_RESULT_BACKEND") -> bool:
+    """Tell whether CELERY_CACHE_BACKEND alone chooses the backend of results, as Celery's manual up to 5.2 said."""
+    return key == "CELERY_RESULT_BACKEND" and getattr(settings, "CELERY_CACHE_BACKEND", None) in CACHE_BACKEND_NAMES
 
 
 class DjangoSettings(Mapping):
@@ -259,12 +333,13 @@ class DjangoSettings(Mapping):
     def __getitem__(self, key: str) -> Any:
         if key.islower():
             return self._translated(key)
-        value = getattr(settings, key, None)
-        if value is None:
-            value = self._renamed(key)
-        if not value and key in self._defaults:
-            return self._defaults[key]
-        if value is None and not hasattr(settings, key):
+        value = getattr(settings, key, _MISSING)
+        if (value is None or value is _MISSING) and key in _old_names():
+            renamed = self._renamed(key)
+            value = value if renamed is None else renamed
+        if key in self._defaults and (value is _MISSING or not value):
+            return "cache" if cache_backend_is_result_backend(key) else self._defaults[key]
+        if value is _MISSING:
             raise KeyError(key)
         return value
 
@@ -275,16 +350,16 @@ class DjangoSettings(Mapping):
         never take effect; drop this when the floor is 5.7.
         """
         for name in spellings().get(f"{NAMESPACE}_{key.upper()}", ()):
-            if hasattr(settings, name):
-                return getattr(settings, name)
+            value = getattr(settings, name, _MISSING)
+            if value is not _MISSING:
+                return value
         raise KeyError(key)
 
     def _renamed(self, key: str) -> Any:
         """Return the value of the legacy name for *key*, if no spelling that Celery knows is set."""
-        names = [old for old, new in RENAMED.items() if new == key]
-        if not names or any(hasattr(settings, old) for old, new in translated_names().items() if new == key):
+        if any(hasattr(settings, old) for old, new in translated_names().items() if new == key):
             return None
-        return next((getattr(settings, name) for name in names if hasattr(settings, name)), None)
+        return next((getattr(settings, name) for name in _old_names()[key] if hasattr(settings, name)), None)
 
     def __iter__(self) -> Iterator[str]:
         return iter(sorted({name for name in dir(settings) if name.isupper()} | set(self._defaults)))

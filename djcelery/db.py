@@ -29,9 +29,18 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.transaction import atomic
 from kombu.utils.compat import detect_environment
 
+from djcelery import eventloop
 from djcelery.conf import conf
 
-__all__ = ("atomic", "commit_on_success", "is_transient", "result_connection", "retry_transient")
+__all__ = (
+    "atomic",
+    "commit_on_success",
+    "is_transient",
+    "outside_transaction",
+    "result_connection",
+    "retry_transient",
+    "short_transaction",
+)
 
 logger = logging.getLogger(__name__)
 
@@ -39,13 +48,15 @@ T = TypeVar("T")
 
 #: Waits between tries, in seconds: 0.02, 0.04, … at most 2 s each, about 9 s in all.
 RETRY_WAITS_S = tuple(min(2.0, 0.02 * 2**n) for n in range(10))
+#: No further try begins so many seconds after the first: each may itself wait long, such as for a lock.
+LAST_TRY_S = 120.0
 
 # PostgreSQL: connection lost, transaction rolled back, shutdown, too many connections, lock not available.
 _SQLSTATES = ("08", "40", "57P", "53300", "55P03")
 # MariaDB and MySQL: too many connections, shutdown, network errors, lock timeout, deadlock, gone away, killed.
 _MYSQL_ERRNOS = frozenset(
     {1020, 1040, 1042, 1043, 1047, 1053, 1077, 1079, 1080, 1205, 1213, 1290, 1927, 2002, 2003, 2006, 2013, 2055, 4031}
-    | set(range(1152, 1162))
+    | {1152, *range(1154, 1162)}
 )
 _SQLITE_BUSY, _SQLITE_LOCKED = 5, 6
 
@@ -78,7 +89,7 @@ def retry_transient(
     work: Callable[[BaseDatabaseWrapper], T],
     connection: Callable[[], BaseDatabaseWrapper],
     what: str,
-    waits_s: tuple[float, ...] = RETRY_WAITS_S,
+    waits_s: tuple[float, ...] | None = None,
 ) -> T:
     """Call ``work(connection())``, again after each transient error, and return its value.
 
@@ -86,24 +97,60 @@ def retry_transient(
         work: One self-contained statement or transaction; it may run more than once.
         connection: Asked anew before every try.
         what: Named in the log, such as ``"store the result of task …"``.
-        waits_s: Seconds to wait before each further try; its length bounds the tries.
+        waits_s: Seconds to wait before each further try; its length bounds the tries. None is
+            ``RETRY_WAITS_S``. A worker's event loop is always quick; see ``eventloop``.
 
     Raises:
         django.db.Error: The error was not transient, the tries are used up, or the connection is
             inside an ``atomic()`` block, where a retry can't help.
     """
+    if waits_s is None or eventloop.runs_here():
+        waits_s = eventloop.QUICK_WAITS_S if eventloop.runs_here() else RETRY_WAITS_S
+    began = time.monotonic()
     for attempt in range(len(waits_s) + 1):
         current = connection()
         try:
             return work(current)
         except Error as exc:
-            if current.in_atomic_block or attempt == len(waits_s) or not is_transient(exc):
+            last = attempt == len(waits_s) or time.monotonic() - began > LAST_TRY_S
+            if last or current.in_atomic_block or not is_transient(exc):
                 raise
             wait = waits_s[attempt] * random.uniform(0.5, 1.5)  # noqa: S311 - jitter, not a secret
             logger.warning("Could not %s (%s); trying again in %.2f s.", what, exc, wait)
             close_broken(current)
             time.sleep(wait)
     raise AssertionError("unreachable")
+
+
+@contextmanager
+def short_transaction(connection: BaseDatabaseWrapper) -> Iterator[None]:
+    """Run the block in a transaction of its own on *connection*; inside ``atomic()`` in the caller's.
+
+    For connections that ``transaction.atomic`` can't name: it looks them up by alias. An exception
+    rolls back; a connection on which that fails is closed. As part of ``retry_transient`` the block
+    may run again.
+    """
+    if connection.in_atomic_block:
+        yield
+        return
+    connection.ensure_connection()
+    autocommit = connection.get_autocommit()
+    connection.set_autocommit(False, force_begin_transaction_with_broken_autocommit=True)
+    try:
+        yield
+        connection.commit()
+    except BaseException:
+        try:
+            connection.rollback()
+        except Error:
+            connection.close()
+        raise
+    finally:
+        if connection.connection is not None:
+            try:
+                connection.set_autocommit(autocommit)
+            except Error:
+                connection.close()
 
 
 def storable(value: Any) -> Any:
@@ -115,6 +162,8 @@ def storable(value: Any) -> Any:
         return value
     if "\x00" in value:
         value = value.replace("\x00", "\\x00")
+    if value.isascii():
+        return value
     try:
         value.encode()
     except UnicodeEncodeError:
@@ -127,10 +176,15 @@ def execute_text(cursor: Any, sql: str, values: list[Any]) -> None:
     try:
         cursor.execute(sql, values)
     except Error as exc:
-        first = exc.__cause__.args[0] if exc.__cause__ is not None and exc.__cause__.args else None
-        if first not in _MYSQL_BAD_TEXT:
+        if not is_bad_text(exc):
             raise
         cursor.execute(sql, [three_byte(value) for value in values])
+
+
+def is_bad_text(exc: BaseException) -> bool:
+    """Tell whether MySQL refused a character: a three-byte column takes no emoji."""
+    cause = exc.__cause__
+    return bool(cause is not None and cause.args and cause.args[0] in _MYSQL_BAD_TEXT)
 
 
 _MYSQL_BAD_TEXT = (1366, 3988)
@@ -141,6 +195,26 @@ def three_byte(value: Any) -> Any:
     if not isinstance(value, str):
         return value
     return "".join(c if ord(c) <= 0xFFFF else f"\\U{ord(c):08x}" for c in value)
+
+
+#: A statement of this length passes everywhere; a longer one may not.
+SAFE_STATEMENT_BYTES = 1_000_000
+
+
+def largest_text(connection: BaseDatabaseWrapper) -> int | None:
+    """Return how many characters one value of a statement may have on *connection*, None if that is no concern.
+
+    Database: one query, on MySQL and MariaDB alone.
+    """
+    if connection.vendor != "mysql":
+        return _LARGEST_TEXT.get(connection.vendor)
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT @@max_allowed_packet")
+        # Quotes and backslashes are doubled on the way, and other columns take room, too.
+        return cursor.fetchone()[0] * 2 // 5
+
+
+_LARGEST_TEXT = {"sqlite": 900_000_000, "postgresql": 400_000_000}
 
 
 def close_broken(connection: BaseDatabaseWrapper) -> None:
@@ -187,6 +261,25 @@ def result_connection(alias: str, *, eager: bool = False) -> BaseDatabaseWrapper
     return _kept.by_alias[alias]
 
 
+@contextmanager
+def outside_transaction(alias: str) -> Iterator[Callable[[], BaseDatabaseWrapper]]:
+    """Yield a function that returns a connection whose writes others see at once.
+
+    That is ``result_connection(alias)``, but inside ``atomic()`` one that is opened for the block:
+    messages that the caller sends don't wait for the caller's commit, so what they rely on can't
+    either. On SQLite, and in a ``TestCase``, it is the caller's transaction all the same.
+    """
+    shared = result_connection(alias)
+    if not shared.in_atomic_block or shared.vendor == "sqlite" or _in_testcase(shared):
+        yield lambda: result_connection(alias)
+        return
+    own = connections.create_connection(alias)
+    try:
+        yield lambda: own
+    finally:
+        own.close()
+
+
 def _closes_after_each_task(connection: BaseDatabaseWrapper) -> bool:
     options = connection.settings_dict.get("OPTIONS") or {}
     return (
@@ -216,6 +309,7 @@ class WorkerFixup(DjangoWorkerFixup):
         """Connect to the task signals. Called in the worker's main process, before it forks."""
         global _is_worker
         super().install()
+        eventloop.starts_here()
         self._close_database()
         _close_pools()
         # Each greenlet would keep a connection of its own.
@@ -270,6 +364,7 @@ def _install_in_spawned_process() -> None:
 
     for fixup in _replace_fixup(current_app):
         fixup.worker_fixup.install()
+    eventloop.is_elsewhere()
 
 
 _main_pid = os.getpid()

@@ -6,6 +6,8 @@
     ├── SettingError       (+ ImproperlyConfigured)  a setting can't be used; a person must edit settings
     ├── SchemaUnknown      (+ CommandError)          the database holds a table that no release made
     ├── ResultError
+    │   ├── ResultNotStored    (+ ConnectionError)   the cache has not kept the value; trying again may help
+    │   ├── ResultTooLarge     (+ EncodeError)       the value is longer than may be stored; the task fails
     │   ├── ResultUndecodable  (+ ValueError)        the stored value can't be read back
     │   └── PickleRefused                            the pickle names something that may not be loaded
     └── ScheduleError      (+ ValueError)
@@ -13,11 +15,13 @@
         └── ArgumentsInvalid                         args or kwargs are not the JSON they must be
 
 The second parent gives an error its right consequence: Django prints ``ImproperlyConfigured``
-and ``CommandError`` without a traceback, a form shows a ``ValueError``.
+and ``CommandError`` without a traceback, a form shows a ``ValueError``, Celery stores an
+``EncodeError`` as the failure of the task.
 """
 
 from django.core.exceptions import ImproperlyConfigured
 from django.core.management.base import CommandError
+from kombu.exceptions import EncodeError
 
 
 class DjCeleryError(Exception):
@@ -33,7 +37,15 @@ class SchemaUnknown(DjCeleryError, CommandError):
 
 
 class ResultError(DjCeleryError):
-    """A stored result can't be given back."""
+    """A result can't be stored or given back."""
+
+
+class ResultNotStored(ResultError, ConnectionError):
+    """A cache has kept neither the value nor a short text; its server or table may be away."""
+
+
+class ResultTooLarge(ResultError, EncodeError):
+    """A result is longer than ``DJCELERY_RESULT_MAX_BYTES``, or than the database takes."""
 
 
 class ResultUndecodable(ResultError, ValueError):

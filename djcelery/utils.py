@@ -60,7 +60,8 @@ def to_utc(value: datetime) -> datetime:
 
 def fromtimestamp(value: float) -> datetime:
     """Return the instant *value* (seconds since the epoch), aware or naive as ``USE_TZ`` says."""
-    return correct_awareness(datetime.fromtimestamp(value, timezone.utc))
+    moment = datetime.fromtimestamp(value, timezone.utc)
+    return moment if settings.USE_TZ else correct_awareness(moment)
 
 
 def as_timedelta(value: timedelta | float) -> timedelta:

@@ -17,13 +17,21 @@ from celery.result import ResultBase, result_from_tuple
 from celery.utils.serialization import create_exception_cls, get_pickled_exception
 from django.db import router
 from django.db.models import ExpressionWrapper, F, TextField
-from django.utils.functional import classproperty
+from django.utils import timezone
+from django.utils.functional import cached_property, classproperty
 from kombu.exceptions import KombuError
 from kombu.serialization import loads
 
 from djcelery import db, utils
-from djcelery.exceptions import ResultUndecodable
-from djcelery.picklefield import PickledObject, Refused, Unreadable, decode_stored
+from djcelery.backends import columns, publish, redaction
+from djcelery.backends.chords import ChordMixin
+from djcelery.backends.outcomes import OutcomesMixin
+from djcelery.backends.waiting import WaitingMixin
+from djcelery.conf import conf
+from djcelery.exceptions import ResultTooLarge, ResultUndecodable
+from djcelery.managers import FINAL_STATES
+from djcelery.managers.retention import Retention, chord_age
+from djcelery.picklefield import Refused, Unreadable, decode_stored
 
 __all__ = ("DatabaseBackend",)
 
@@ -33,7 +41,7 @@ logger = logging.getLogger(__name__)
 _OWN_CONTENT_TYPES = (None, "application/json", "application/x-python-serialize")
 
 
-class DatabaseBackend(BaseBackend):
+class DatabaseBackend(OutcomesMixin, WaitingMixin, ChordMixin, redaction.RedactionMixin, BaseBackend):
     """Celery's result backend on the Django ORM, as ``database`` and ``djcelery-db``."""
 
     create_django_tables = True
@@ -71,38 +79,86 @@ class DatabaseBackend(BaseBackend):
         request: Any = None,
         **kwargs: Any,
     ) -> Any:
-        """Write the row of *task_id*, unless it is final; return *result*.
+        """Write the row of *task_id*, unless ``may_replace`` forbids it; return *result*.
+
+        Raises:
+            kombu.exceptions.EncodeError: The serializer can't carry the value, or it is too large.
+            django.db.Error: The row could not be written.
 
         Database: one statement, tried again after transient errors; see ``ResultManager.write``.
         """
-        children = self.current_task_children(request)
-        row = {
-            "task_id": task_id,
-            "status": state,
-            "traceback": traceback,
-            "date_done": utils.now(),
-            "hidden": False,
-            **self._encoded(result=result, meta={"children": children}),
-        }
+        about = request if getattr(request, "id", None) in (None, task_id) else None
+        # Else a task writes the state of another, about which its own request says nothing.
+        row = self._row(task_id, result, state, traceback, about)
         self.TaskModel._default_manager.write(row, eager=bool(getattr(request, "is_eager", False)))
         return result
 
-    def _encoded(self, **values: Any) -> dict[str, Any]:
-        """Return *values* as the columns hold them, with the columns that say how they are encoded."""
-        columns: dict[str, Any] = {"content_type": self.content_type, "content_encoding": self.content_encoding}
-        for name, value in values.items():
-            if value is None:
-                columns[name] = None
-                continue
-            _, _, payload = self._encode(value)
-            if isinstance(payload, bytes):
-                payload = base64.b64encode(payload).decode()
-            columns[name] = PickledObject(payload)
-        return columns
+    def _row(self, task_id: str, result: Any, state: str, traceback: str | None, request: Any) -> dict[str, Any]:
+        """Return the columns of *task_id* that are known now; the others keep what an earlier write put there."""
+        now, final = timezone.now(), state in FINAL_STATES
+        redacted = redaction.redacted_names(self.app, getattr(request, "task", None))
+        row = columns.of_request(self.app, request, redacted, final=final) if request else columns.Columns()
+        row.update(task_id=task_id, status=state, date_done=now, hidden=False)
+        row.setdefault("created", row.get("started", now))
+        if final:
+            row["finished"] = now
+        elif state == states.STARTED:
+            row.setdefault("started", now)
+        value = columns.shown_value(row, state, result, redacted)
+        row["traceback"] = columns.shown_traceback(row, traceback, redacted)
+        if value is not None and state not in states.ALL_STATES:
+            row["progress"] = columns.capped(row, "progress", value)
+        row["result"] = self._payload(row, state, value)
+        if request is not None:
+            row["meta"] = self._children(request)
+        row.update(content_type=self.content_type, content_encoding=self.content_encoding)
+        if request or row.flags:
+            row["flags"] = " ".join(row.flags) or None
+        return row
+
+    def _children(self, request: Any) -> str | None:
+        """Return the ids of the tasks that this one sent, encoded; few send any."""
+        children = self.current_task_children(request)
+        return self._encoded({"children": children}) if children else self._without_children
+
+    @cached_property
+    def _without_children(self) -> str | None:
+        return self._encoded({"children": []})
+
+    def _payload(self, row: columns.Columns, state: str, value: Any) -> str | None:
+        """Return *value* encoded; one that is too large is cut, or refused if the setting says so."""
+        payload = self._encoded(value)
+        limit = self._result_limit(payload)
+        if limit and state in states.EXCEPTION_STATES:
+            limit = max(limit, columns.LEAST_ERROR_BYTES)
+        if payload is None or limit is None or len(payload) <= limit:
+            return payload
+        if state not in states.EXCEPTION_STATES and conf.DJCELERY_RESULT_TOO_LARGE == "refuse":
+            raise ResultTooLarge(
+                f"The result of task {row['task_id']} takes {len(payload)} bytes; {limit} may be stored. Return less, "
+                "raise DJCELERY_RESULT_MAX_BYTES, or write DJCELERY_RESULT_TOO_LARGE = 'cut'."
+            )
+        row.flag("result_cut")
+        return columns.cut_payload(self._encoded, state, value, limit)
+
+    def _result_limit(self, payload: str | None) -> int | None:
+        limit = conf.DJCELERY_RESULT_MAX_BYTES
+        if payload is None or len(payload) < db.SAFE_STATEMENT_BYTES:
+            return limit
+        largest = db.largest_text(db.result_connection(router.db_for_write(self.TaskModel)))
+        return min(filter(None, (limit, largest)), default=None)
+
+    def _encoded(self, value: Any) -> str | None:
+        """Return *value* as the text columns hold it."""
+        if value is None:
+            return None
+        _, _, payload = self._encode(value)
+        return base64.b64encode(payload).decode() if isinstance(payload, bytes) else payload
 
     def _decoded(self, text: str | None, content_type: str | None, content_encoding: str | None) -> Any:
         if text is None or content_type in _OWN_CONTENT_TYPES:
-            return decode_stored(text)
+            value = decode_stored(text)
+            return get_pickled_exception(value) if isinstance(value, BaseException) else value
         try:
             body = base64.b64decode(text) if content_encoding == "binary" else text
             return loads(body, content_type, content_encoding, accept={*self.accept, self.content_type})
@@ -112,26 +168,44 @@ class DatabaseBackend(BaseBackend):
     def _get_task_meta_for(self, task_id: str) -> dict[str, Any]:
         """Return the meta of *task_id*; an unknown id is PENDING.
 
-        Database: one SELECT, on the alias for writing, which a replica may lag behind.
+        Database: one SELECT; see ``TaskManager.fetch``.
         """
-        raw = {f"{name}_text": ExpressionWrapper(F(name), output_field=TextField()) for name in ("result", "meta")}
-        rows = self.TaskModel._default_manager.using(router.db_for_write(self.TaskModel)).filter(task_id=task_id)
-        row = rows.values("status", "date_done", "traceback", "content_type", "content_encoding", **raw).first()
-        if row is None:
-            row = dict.fromkeys(("date_done", "traceback", "content_type", "content_encoding", *raw))
-            row["status"] = states.PENDING
-        encoding = (row["content_type"], row["content_encoding"])
-        meta = self._decoded(row["meta_text"], *encoding)
-        return self.meta_from_decoded(
-            {
-                "task_id": task_id,
-                "status": row["status"],
-                "result": self._decoded(row["result_text"], *encoding),
-                "date_done": row["date_done"] if row["status"] in self.READY_STATES else None,
-                "traceback": row["traceback"],
-                "children": meta.get("children") if isinstance(meta, dict) else None,
-            }
-        )
+        rows = self.TaskModel._default_manager.fetch([task_id])
+        return self._meta(rows[0] if rows else {"task_id": task_id, "status": states.PENDING})
+
+    def get_metas(self, task_ids: list[str]) -> list[dict[str, Any]]:
+        """Return the metas of those of *task_ids* that have a row. Database: one SELECT."""
+        # Celery 5.7's loop of ``result_backend_always_retry``; 5.6 has it in other methods only.
+        retried = getattr(self, "_ensure_retryable", lambda work, *args: work(*args))
+        return [self._meta(row) for row in retried(self.TaskModel._default_manager.fetch, task_ids)]
+
+    def on_first_pause(self) -> None:
+        """Warn if the caller's transaction can't see what other processes store."""
+        self.TaskModel._default_manager.warn_if_repeatable_read()
+
+    def on_task_call(self, producer: Any, task_id: str) -> dict[str, Any]:
+        """Ask for a row of *task_id*, which is about to be published, if ``DJCELERY_STORE_PUBLISHED`` is on."""
+        if conf.DJCELERY_STORE_PUBLISHED:
+            publish.expect(self, task_id)
+        return super().on_task_call(producer, task_id)
+
+    def _meta(self, row: dict[str, Any]) -> dict[str, Any]:
+        """Return a fetched *row* as what Celery calls meta."""
+        encoding = (row.get("content_type"), row.get("content_encoding"))
+        inner = self._decoded(row.get("meta"), *encoding)
+        meta = {
+            "task_id": row["task_id"],
+            "status": row["status"],
+            "result": self._decoded(row.get("result"), *encoding),
+            "date_done": row.get("date_done") if row["status"] in self.READY_STATES else None,
+            "traceback": row.get("traceback"),
+            "children": inner.get("children") if isinstance(inner, dict) else None,
+        }
+        for name in ("name", "worker", "retries", "queue", "parent_id", "group_id"):
+            meta[name] = row.get(name)
+        for name in ("args", "kwargs"):
+            meta[name] = decode_stored(row.get(name))
+        return self.meta_from_decoded(meta)
 
     def exception_to_python(self, exc: Any) -> BaseException | None:
         """Return the exception that a stored value stands for; one that may not be loaded keeps its name."""
@@ -140,8 +214,7 @@ class DatabaseBackend(BaseBackend):
             return create_exception_cls(name, module)(*exc.args)
         if isinstance(exc, Unreadable):
             return ResultUndecodable(str(exc))
-        if isinstance(exc, BaseException):
-            return get_pickled_exception(exc)
+        # Celery hands exceptions in again, so nothing may be unwrapped here: see ``_decoded``.
         return super().exception_to_python(exc)
 
     def _forget(self, task_id: str) -> None:
@@ -149,9 +222,20 @@ class DatabaseBackend(BaseBackend):
         self.TaskModel._default_manager.using(router.db_for_write(self.TaskModel)).filter(task_id=task_id).delete()
 
     def cleanup(self) -> None:
-        """Delete the results and saved groups older than ``CELERY_RESULT_EXPIRES``; None or 0 deletes nothing."""
-        for model in (self.TaskModel, self.TaskSetModel):
-            model._default_manager.delete_expired(self.expires)
+        """Delete the results that are expired by ``DJCELERY_RETENTION`` and ``CELERY_RESULT_EXPIRES``.
+
+        Saved groups go by ``CELERY_RESULT_EXPIRES`` alone, chords by ``CELERY_RESULT_CHORD_EXPIRES`` or the
+        same. None and 0 delete nothing. Many short transactions; no signals are sent.
+
+        Raises:
+            SettingError: ``DJCELERY_RETENTION`` can't be used.
+        """
+        from djcelery.models import Chord
+
+        results = self.TaskModel._default_manager.delete_by(Retention.from_settings(self.expires))
+        groups = self.TaskSetModel._default_manager.delete_expired(self.expires)
+        chords = Chord.objects.delete_expired(chord_age(self.app.conf, self.expires))
+        logger.info("Deleted %d expired results, %d saved groups and %d chords.", results, groups, chords)
 
     # groups
 
@@ -162,7 +246,9 @@ class DatabaseBackend(BaseBackend):
             "taskset_id": group_id,
             "date_done": utils.now(),
             "hidden": False,
-            **self._encoded(result=value),
+            "result": self._encoded(value),
+            "content_type": self.content_type,
+            "content_encoding": self.content_encoding,
         }
         self.TaskSetModel._default_manager.write(row)
         return result

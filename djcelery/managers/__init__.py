@@ -6,15 +6,9 @@ Called by the engines and by user code through ``Model.objects``; no model is im
 from djcelery.managers.base import ExtendedManager, ExtendedQuerySet, transaction_retry, update_model_with_dict
 from djcelery.managers.chords import ChordManager
 from djcelery.managers.monitor import TaskStateManager
-from djcelery.managers.results import (
-    FINAL_STATES,
-    ResultManager,
-    TaskManager,
-    TaskSetManager,
-    TxIsolationWarning,
-    may_replace,
-)
+from djcelery.managers.results import ResultManager, TaskManager, TaskQuerySet, TaskSetManager, TxIsolationWarning
 from djcelery.managers.schedule import PeriodicTaskManager, PeriodicTaskQuerySet
+from djcelery.managers.statements import FINAL_STATES, may_replace
 
 __all__ = (
     "FINAL_STATES",
@@ -25,6 +19,7 @@ __all__ = (
     "PeriodicTaskQuerySet",
     "ResultManager",
     "TaskManager",
+    "TaskQuerySet",
     "TaskSetManager",
     "TaskStateManager",
     "TxIsolationWarning",

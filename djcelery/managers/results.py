@@ -9,73 +9,24 @@ Next: ``docs/explain/life-of-a-result.rst``.
 from __future__ import annotations
 
 import warnings
-from datetime import timedelta
+from collections.abc import Sequence
+from datetime import datetime, timedelta
 from typing import Any
 
 from celery import states
-from django.db import NotSupportedError, models, router
+from django.db import Error, models, router
 from django.db.backends.base.base import BaseDatabaseWrapper
 
-from djcelery import db, utils
-from djcelery.managers.base import ExtendedManager
+from djcelery import db, eventloop, utils
+from djcelery.managers import retention, statements
+from djcelery.managers.base import ExtendedManager, ExtendedQuerySet
 
-#: States that only another of these may replace.
-FINAL_STATES = (states.SUCCESS, states.FAILURE, states.REVOKED)
-_QUOTED_FINAL = ", ".join(f"'{state}'" for state in FINAL_STATES)
+# SQLite takes 250,000 parameters by default, PostgreSQL 65,535.
+_MAX_KEYS = 10_000
 
 
 class TxIsolationWarning(UserWarning):
     """A result is polled inside one REPEATABLE READ transaction, which can't see it change."""
-
-
-def may_replace(old: str | None, new: str) -> bool:
-    """Tell whether a write in state *new* replaces a row in state *old* (None: there is no row).
-
-    SUCCESS is final. FAILURE and REVOKED give way to a final state only. PENDING replaces nothing.
-    Among unfinished states, custom ones included, the later write wins.
-    """
-    if old is None:
-        return True
-    if old == states.SUCCESS or new == states.PENDING:
-        return False
-    return old not in FINAL_STATES or new in FINAL_STATES
-
-
-def _upsert_sql(connection: BaseDatabaseWrapper, table: str, key: str, columns: tuple[str, ...], state: str | None):
-    """Return the INSERT that updates the row of the same *key* instead, if ``may_replace`` allows it.
-
-    *state* is the column that holds the state; None updates always.
-    """
-    quote = connection.ops.quote_name
-    names, marks = ", ".join(map(quote, columns)), ", ".join(["%s"] * len(columns))
-    insert = f"INSERT INTO {quote(table)} ({names}) VALUES ({marks})"  # noqa: S608 - quoted names of the model
-    updated = [column for column in columns if column not in (key, "hidden", state)]
-    if connection.vendor == "mysql":
-        mariadb = connection.mysql_is_mariadb
-        new = (lambda c: f"VALUES({quote(c)})") if mariadb else (lambda c: f"new.{quote(c)}")
-        # MySQL assigns from left to right, so the state, which the condition reads, comes last.
-        order = [*updated, state] if state else updated
-        condition = _replace_condition(f"{quote(table)}.{quote(state)}", new(state)) if state else "1"
-        sets = ", ".join(f"{quote(c)} = IF({condition}, {new(c)}, {quote(table)}.{quote(c)})" for c in order)
-        return f"{insert}{'' if mariadb else ' AS new'} ON DUPLICATE KEY UPDATE {sets}"
-    if connection.vendor not in ("postgresql", "sqlite"):
-        raise NotSupportedError(
-            f"djcelery stores results on PostgreSQL, MySQL, MariaDB and SQLite, not on {connection.display_name}."
-        )
-    order = [*updated, state] if state else updated
-    sets = ", ".join(f"{quote(c)} = excluded.{quote(c)}" for c in order)
-    sql = f"{insert} ON CONFLICT ({quote(key)}) DO UPDATE SET {sets}"
-    if state:
-        sql += f" WHERE {_replace_condition(f'{quote(table)}.{quote(state)}', f'excluded.{quote(state)}')}"
-    return sql
-
-
-def _replace_condition(old: str, new: str) -> str:
-    """Return ``may_replace`` as SQL over the expressions *old* and *new*."""
-    return (
-        f"{old} <> '{states.SUCCESS}' AND {new} <> '{states.PENDING}' "
-        f"AND ({old} NOT IN ({_QUOTED_FINAL}) OR {new} IN ({_QUOTED_FINAL}))"
-    )
 
 
 class ResultManager(ExtendedManager):
@@ -83,11 +34,17 @@ class ResultManager(ExtendedManager):
 
     key_field = ""
     state_field: str | None = None
+    kept_fields: tuple[str, ...] = ()
 
-    def write(self, row: dict[str, Any], *, eager: bool = False) -> None:
-        """Store *row* (column values by field name, the key among them) unless ``may_replace`` forbids it.
+    def write(self, row: dict[str, Any], *, eager: bool = False, waits_s: tuple[float, ...] | None = None) -> None:
+        """Store *row* unless ``may_replace`` forbids it.
 
         Text that the database can't carry is escaped. Transient errors are tried again.
+
+        Args:
+            row: By column, the key among them: values as the database takes them, but for instants.
+            eager: Whether the task ran in the caller's process, so that the row belongs to its transaction.
+            waits_s: See ``db.retry_transient``; None is about a minute in a worker, 9 s elsewhere.
 
         Raises:
             django.db.Error: The row could not be written.
@@ -96,20 +53,38 @@ class ResultManager(ExtendedManager):
             ``db.result_connection``) or in the caller's transaction, on the alias for writing.
         """
         alias = router.db_for_write(self.model)
-        fields = [self.model._meta.get_field(name) for name in row]
-        columns = tuple(field.column for field in fields)
 
         def execute(connection: BaseDatabaseWrapper) -> None:
-            sql = _upsert_sql(connection, self.model._meta.db_table, self.key_field, columns, self.state_field)
-            values = [
-                field.get_db_prep_save(db.storable(value), connection)
-                for field, value in zip(fields, row.values(), strict=True)
-            ]
             with connection.cursor() as cursor:
-                db.execute_text(cursor, sql, values)
+                try:
+                    cursor.execute(*self._upsert(connection, row))
+                except Error as exc:
+                    if not db.is_bad_text(exc):
+                        raise
+                    cursor.execute(*self._upsert(connection, self._narrowed(row)))
 
         key = row[self.key_field]
-        db.retry_transient(execute, lambda: db.result_connection(alias, eager=eager), f"store the result of {key}")
+        what, connection = f"store the result of {key}", lambda: db.result_connection(alias, eager=eager)
+        db.retry_transient(execute, connection, what, eventloop.store_waits() if waits_s is None else waits_s)
+
+    def _upsert(self, connection: BaseDatabaseWrapper, row: dict[str, Any]) -> tuple[str, list[Any]]:
+        table, columns = self.model._meta.db_table, tuple(row)
+        state = (self.state_field, row[self.state_field]) if self.state_field else None
+        sql = statements.upsert(connection, table, columns, self.key_field, state, self.kept_fields)
+        return sql, statements.parameters(connection, row)
+
+    def _narrowed(self, row: dict[str, Any]) -> dict[str, Any]:
+        """Return *row* for the three-byte text columns of old MySQL tables, which refuse emoji."""
+        narrow = {column: db.three_byte(value) for column, value in row.items()}
+        for column in [column for column in row if narrow[column] != row[column]]:
+            # Escapes are longer.
+            narrow[column] = narrow[column][: self.model._meta.get_field(column).max_length]
+        if "flags" in row and narrow.get("traceback") != row.get("traceback"):
+            narrow["flags"] = " ".join(filter(None, [row["flags"], "traceback_escaped"]))
+        return narrow
+
+    def _encoded(self, column: str, value: Any) -> str | None:
+        return self.model._meta.get_field(column).get_db_prep_value(value, None)
 
     def get_all_expired(self, expires: timedelta | float) -> models.QuerySet:
         """Return the rows last written longer than *expires* (timedelta or seconds) ago."""
@@ -118,32 +93,101 @@ class ResultManager(ExtendedManager):
     def delete_expired(self, expires: timedelta | float | None, batch_rows: int = 5000) -> int:
         """Delete the rows last written longer than *expires* ago, and every hidden row; return how many.
 
+        One age for all rows, whatever ``DJCELERY_RETENTION`` says; no signals are sent.
+
         Args:
             expires: timedelta or seconds; None or 0 deletes nothing.
-            batch_rows: Rows per statement, each a transaction of its own.
+            batch_rows: The most rows per statement, each a transaction of its own.
 
-        Database: a SELECT of keys and a DELETE per batch, on the alias for writing.
+        Database: see ``retention.batches``; on the alias for writing.
         """
-        if not expires:
-            return 0
-        age = utils.as_timedelta(expires)
+        return self.delete_by(retention.Retention.of((), expires), batch_rows)
+
+    def delete_by(self, ages: retention.Retention, batch_rows: int = 5000) -> int:
+        """Delete the rows that are expired by *ages*, and hidden rows, as ``delete_expired`` does."""
         rows = self.using(router.db_for_write(self.model))
-        expired = rows.filter(models.Q(hidden=True) | models.Q(date_done__lt=utils.now() - age))
-        deleted = 0
-        while True:
-            keys = list(expired.order_by("pk").values_list("pk", flat=True)[:batch_rows])
-            if not keys:
-                return deleted
-            deleted += expired.filter(pk__range=(keys[0], keys[-1]))._raw_delete(rows.db)
+        return sum(batch.rows for batch in retention.batches(rows, ages, batch_rows))
 
 
-class TaskManager(ResultManager):
+class TaskQuerySet(ExtendedQuerySet):
+    """Results of tasks; each method narrows by columns that have an index."""
+
+    def succeeded(self) -> TaskQuerySet:
+        """Return the tasks in state SUCCESS."""
+        return self.filter(status=states.SUCCESS)
+
+    def failed(self) -> TaskQuerySet:
+        """Return the tasks in state FAILURE."""
+        return self.filter(status=states.FAILURE)
+
+    def finished(self) -> TaskQuerySet:
+        """Return the tasks in a final state: SUCCESS, FAILURE or REVOKED."""
+        return self.filter(status__in=statements.FINAL_STATES)
+
+    def unfinished(self) -> TaskQuerySet:
+        """Return the tasks in any other state: sent, running, to be retried, or lost."""
+        return self.exclude(status__in=statements.FINAL_STATES)
+
+    def for_task(self, name: str) -> TaskQuerySet:
+        """Return the tasks of this name, such as ``"shop.tasks.charge"``; rows of django-celery have none."""
+        return self.filter(name=name)
+
+    def finished_before(self, instant: datetime) -> TaskQuerySet:
+        """Return the tasks in a final state whose row was last written before *instant*."""
+        return self.finished().filter(date_done__lt=instant)
+
+
+class TaskManager(ResultManager.from_queryset(TaskQuerySet)):  # type: ignore[misc]
     """Results of tasks, one row per task id."""
 
     key_field = "task_id"
     state_field = "status"
+    kept_fields = ("created",)
+
+    #: What ``fetch`` reads.
+    fetched_fields = (
+        "task_id",
+        "status",
+        "result",
+        "date_done",
+        "traceback",
+        "meta",
+        "content_type",
+        "content_encoding",
+        "name",
+        "args",
+        "kwargs",
+        "worker",
+        "retries",
+        "queue",
+        "parent_id",
+        "group_id",
+    )
 
     _last_id: str | None = None
+
+    def fetch(self, task_ids: Sequence[str]) -> list[dict[str, Any]]:
+        """Return the rows of *task_ids*, values as they are stored; ids without a row are left out.
+
+        Database: one SELECT (one per 10,000 ids), tried again after transient errors, on the alias for
+            writing, which a replica may lag behind; in a worker on its result connection.
+        """
+        alias, table = router.db_for_write(self.model), self.model._meta.db_table
+
+        def execute(connection: BaseDatabaseWrapper) -> list[dict[str, Any]]:
+            rows = []
+            with connection.cursor() as cursor:
+                for start in range(0, len(task_ids), _MAX_KEYS):
+                    keys = task_ids[start : start + _MAX_KEYS]
+                    cursor.execute(
+                        statements.select(connection, table, self.fetched_fields, "task_id", len(keys)), keys
+                    )
+                    rows += [dict(zip(self.fetched_fields, row, strict=True)) for row in cursor.fetchall()]
+            for row in rows:
+                row["date_done"] = statements.instant(connection, row["date_done"])
+            return rows
+
+        return db.retry_transient(execute, lambda: db.result_connection(alias), "fetch results")
 
     def get_task(self, task_id: str) -> Any:
         """Return the row of *task_id*, or an unsaved one in state PENDING; nothing is written."""
@@ -167,9 +211,9 @@ class TaskManager(ResultManager):
             {
                 "task_id": task_id,
                 "status": status,
-                "result": result,
+                "result": self._encoded("result", result),
                 "traceback": traceback,
-                "meta": {"children": children},
+                "meta": self._encoded("meta", {"children": children}),
                 "date_done": utils.now(),
                 "hidden": False,
                 "content_type": "application/json",
@@ -179,22 +223,34 @@ class TaskManager(ResultManager):
         return self.using(router.db_for_write(self.model)).get(task_id=task_id), created
 
     def warn_if_repeatable_read(self) -> None:
-        """Emit ``TxIsolationWarning`` if a transaction on MySQL can't see other processes' results."""
-        connection = self.connection_for_read()
+        """Emit ``TxIsolationWarning`` if the caller's transaction can't see other processes' results.
+
+        Database: one query, inside ``atomic()`` on MySQL and PostgreSQL alone.
+        """
+        connection = db.result_connection(router.db_for_write(self.model))
         # In autocommit every SELECT has a snapshot of its own.
-        if connection.vendor != "mysql" or not connection.in_atomic_block:
+        if not connection.in_atomic_block:
             return
-        variable = "transaction_isolation" if _has_transaction_isolation(connection) else "tx_isolation"
-        with connection.cursor() as cursor:
-            cursor.execute(f"SELECT @@{variable}")
-            (level,) = cursor.fetchone()
-        if level.upper() == "REPEATABLE-READ":
+        if _isolation_level(connection).upper().replace(" ", "-") in ("REPEATABLE-READ", "SERIALIZABLE"):
             warnings.warn(
                 "Polling results with transaction isolation level repeatable-read within the same transaction "
                 "may give outdated results. Be sure to commit the transaction for each poll iteration.",
                 TxIsolationWarning,
                 stacklevel=3,
             )
+
+
+def _isolation_level(connection: BaseDatabaseWrapper) -> str:
+    if connection.vendor == "sqlite":
+        # Each of its transactions reads one snapshot.
+        return "SERIALIZABLE"
+    with connection.cursor() as cursor:
+        if connection.vendor == "postgresql":
+            cursor.execute("SHOW transaction_isolation")
+        else:
+            variable = "transaction_isolation" if _has_transaction_isolation(connection) else "tx_isolation"
+            cursor.execute(f"SELECT @@{variable}")
+        return cursor.fetchone()[0]
 
 
 def _has_transaction_isolation(connection: BaseDatabaseWrapper) -> bool:
@@ -220,7 +276,7 @@ class TaskSetManager(ResultManager):
         self.write(
             {
                 "taskset_id": taskset_id,
-                "result": result,
+                "result": self._encoded("result", result),
                 "date_done": utils.now(),
                 "hidden": False,
                 "content_type": "application/json",

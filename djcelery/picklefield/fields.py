@@ -8,6 +8,7 @@ import pickle
 import zlib
 from datetime import date, time
 from decimal import Decimal
+from json import JSONDecoder
 from typing import Any
 
 from django.db import models
@@ -27,6 +28,10 @@ MAX_INFLATED_BYTES = 64 * 1024 * 1024
 # No JSON text begins with either, so the two kinds of value can share a column.
 _PICKLE_PREFIX = "gA"
 _ZLIB_PREFIXES = ("eA", "eF", "eJ", "eN")
+
+
+# Kombu's loads makes a decoder for every text.
+_JSON = JSONDecoder(object_hook=json.object_hook)
 
 
 class PickledObject(str):
@@ -94,7 +99,7 @@ def decode_stored(text: Any) -> Any:
         except ResultUndecodable as exc:
             return Unreadable(str(exc))
     try:
-        return json.loads(text)
+        return _JSON.decode(text)
     except (ValueError, TypeError, RecursionError, LookupError):
         return text
 

@@ -25,6 +25,8 @@ DEFAULT_MAX_INTERVAL = 5  # seconds
 
 #: Shorter periods would keep beat busy with nothing but one entry.
 SHORTEST_PERIOD = timedelta(seconds=1)
+#: The header that tells the worker which entry has sent the task; the result's row keeps it.
+NAME_HEADER = "periodic_task_name"
 #: The options of an entry that are columns of ``PeriodicTask``.
 STORED_OPTIONS = ("queue", "exchange", "routing_key")
 
@@ -54,7 +56,8 @@ class ModelEntry(ScheduleEntry):
         self.args = _arguments(model, "args", list)
         self.kwargs = _arguments(model, "kwargs", dict)
         self.extra_options = options or {}
-        self.options = {**self.extra_options, **_options_of(model, self.extra_options)}
+        headers = {**(self.extra_options.get("headers") or {}), NAME_HEADER: model.name}
+        self.options = {**self.extra_options, **_options_of(model, self.extra_options), "headers": headers}
         self.total_run_count = model.total_run_count
         self.last_run_at = utils.to_utc(model.last_run_at or _anchor(model, self))
 

@@ -215,7 +215,8 @@ def test_arguments_that_legacy_encoded_twice_are_read(every10):
 def test_entries_carry_the_options_of_the_row(every10):
     expires = datetime(2030, 1, 1, tzinfo=timezone.utc)
     entry = ModelEntry(make(interval=every10, queue="q", exchange="e", routing_key="r", expires=expires))
-    assert entry.options == {"queue": "q", "exchange": "e", "routing_key": "r", "expires": expires}
+    headers = {"periodic_task_name": entry.name}
+    assert entry.options == {"queue": "q", "exchange": "e", "routing_key": "r", "expires": expires, "headers": headers}
 
 
 def test_a_disabled_task_is_never_due(every10):

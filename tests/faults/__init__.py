@@ -1,0 +1,1 @@
+"""Faults made on purpose: workers killed while they store, databases restarted under load. ``make faults``."""
