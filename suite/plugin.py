@@ -58,6 +58,11 @@ def pytest_unconfigure(config):
     if hasattr(config, "suite_database") and urlsplit(os.environ["DATABASE_URL"]).scheme != "sqlite":
         from django.db import connection, connections
 
+        if connection.vendor == "postgresql":
+            # The connection that this process keeps for results would forbid the drop.
+            with connection.cursor() as cursor:
+                others = "datname = current_database() AND pid <> pg_backend_pid()"
+                cursor.execute(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE {others}")
         connections.close_all()
         connection.creation.destroy_test_db(config.suite_database, verbosity=0)
 
