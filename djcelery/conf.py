@@ -99,7 +99,13 @@ class Setting:
     def __get__(self, instance: Any, owner: type | None = None) -> Any:
         if instance is None:
             return self
-        return self.parsed(getattr(settings, self.name, self.default), self.name)
+        raw = getattr(settings, self.name, self.default)
+        # Read several times for each result, and seldom set.
+        return self._parsed_default if raw is self.default else self.parsed(raw, self.name)
+
+    @functools.cached_property
+    def _parsed_default(self) -> Any:
+        return self.parsed(self.default, self.name)
 
     def parsed(self, raw: Any, name: str) -> Any:
         """Return *raw* parsed; *name* says in an error where it stands.
