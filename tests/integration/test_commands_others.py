@@ -21,7 +21,7 @@ def test_default_pid_file_is_written_if_free_and_only_a_named_one_refuses(progra
 
     second = programs.start("celery", "beat", ready=BEAT_READY)
     assert f"celerybeat.pid belongs to the running process {first.pid}" in second.text()
-    assert second.stop() == 0
+    assert second.stop() == 0, second.text()
     assert programs.pid_in("celerybeat.pid") == first.pid
 
     third = programs.run("celerybeat", "--pidfile=celerybeat.pid")
