@@ -39,7 +39,7 @@ demo: $(stamp)
 	@exec $(python) examples/demoproject/run_demo.py --seconds "$(DEMO_SECONDS)" --port "$(DEMO_PORT)"
 
 test: $(stamp)
-	@exec $(python) -m pytest -n 4 $(ARGS)
+	@exec $(python) -m pytest -n 4 -m "not long" $(ARGS)
 
 suite: $(venv)/installed-suite
 	@exec $(python) suite/run.py $(patsubst short,--short,$(SUITE)) $(if $(ARGS),-- $(ARGS))

@@ -134,6 +134,7 @@ def project(request, programs):
 KINDS = ["sqlite", "postgresql", "mariadb", "file", "redis", "memcached"]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("project", KINDS, indirect=True)
 def test_processes_that_finish_at_once_call_back_once(project):
     done = project.run("shell", "-v0", "-c", RACE, timeout_s=120)

@@ -14,7 +14,7 @@ import pytest
 from tests.faults import engines, storms
 from tests.services import wait_until
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.long]
 
 COLUMNS = (
     *("status", "name", "args", "worker", "queue", "retries", "created", "started", "finished"),
