@@ -314,8 +314,8 @@ def caused(error, cause):
 
 
 def test_errors_of_the_connection_are_safe_to_retry(local):
-    import redis
-    from pymemcache.exceptions import MemcacheError, MemcacheIllegalInputError, MemcacheUnexpectedCloseError
+    redis = pytest.importorskip("redis")
+    memcache = pytest.importorskip("pymemcache.exceptions")
 
     passing = [
         ConnectionRefusedError(),
@@ -324,11 +324,11 @@ def test_errors_of_the_connection_are_safe_to_retry(local):
         redis.exceptions.ConnectionError(),
         redis.exceptions.TimeoutError(),
         redis.exceptions.BusyLoadingError(),
-        MemcacheUnexpectedCloseError(),
-        MemcacheError("All servers seem to be down right now"),
+        memcache.MemcacheUnexpectedCloseError(),
+        memcache.MemcacheError("All servers seem to be down right now"),
         caused(RuntimeError("of another client"), ConnectionResetError()),
     ]
-    lasting = [ValueError(), MemcacheIllegalInputError(), redis.exceptions.ResponseError(), SettingError()]
+    lasting = [ValueError(), memcache.MemcacheIllegalInputError(), redis.exceptions.ResponseError(), SettingError()]
     assert [local.exception_safe_to_retry(exc) for exc in passing] == [True] * len(passing)
     assert [local.exception_safe_to_retry(exc) for exc in lasting] == [False] * len(lasting)
     assert local.exception_safe_to_retry(caused(OperationalError(), None)) is False
@@ -336,6 +336,7 @@ def test_errors_of_the_connection_are_safe_to_retry(local):
 
 @pytest.mark.parametrize("name", ["redis.RedisCache", "memcached.PyMemcacheCache"])
 def test_a_server_that_is_away_raises_what_celery_may_retry(celery_app, settings, name):
+    pytest.importorskip("redis" if "redis" in name else "pymemcache")
     address = "redis://127.0.0.1:1/0" if "redis" in name else "127.0.0.1:1"
     settings.CACHES = {"default": {"BACKEND": f"{CORE}.{name}", "LOCATION": address}}
     backend = CacheBackend(app=celery_app)
