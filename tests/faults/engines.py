@@ -41,10 +41,11 @@ class Postgres:
     label = "PostgreSQL"
 
     def __init__(self, name: str, url: str = services.POSTGRES_URL):
+        # Before its client is imported: without one the test is skipped.
+        services.postgres().close()
         import psycopg
 
         self.name, self.server_url = name, url
-        services.postgres().close()
         with psycopg.connect(url, autocommit=True) as connection:
             connection.execute(f"CREATE DATABASE {name}")
         self.url = urlsplit(url)._replace(path=f"/{name}").geturl()

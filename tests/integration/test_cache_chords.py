@@ -97,6 +97,7 @@ def cache_settings(kind, programs):
     if kind == "file":
         return {**made, "BACKEND": f"{CORE}.filebased.FileBasedCache", "LOCATION": str(programs.root / "cache")}
     if kind == "redis":
+        services.redis().close()
         return {"KEY_PREFIX": programs.root.name, "BACKEND": f"{CORE}.redis.RedisCache", "LOCATION": services.REDIS_URL}
     if kind == "memcached":
         address = services.memcached()
