@@ -6,6 +6,8 @@ Importing this package imports neither Django nor Celery, so a settings module m
 
 import os
 
+from djcelery.deprecation import Old, old_names
+
 __version__ = "4.0.0"
 VERSION = (4, 0, 0)
 __author__ = "The djcelery developers"
@@ -27,9 +29,20 @@ def setup_loader():
     os.environ.setdefault("CELERY_LOADER", LOADER)
 
 
-def __getattr__(name):
-    if name == "celery":
-        from celery import current_app
+def _current_app():
+    from celery import current_app
 
-        return current_app
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return current_app
+
+
+_METADATA = "importlib.metadata.metadata('djcelery') has what the package says of itself."
+
+__getattr__ = old_names(
+    __name__,
+    given={
+        "is_stable_release": Old("djcelery.VERSION", lambda: lambda: __version__.replace(".", "").isdigit()),
+        "version_with_meta": Old("djcelery.__version__", lambda: lambda: __version__),
+    },
+    gone={"__contact__": _METADATA, "__homepage__": _METADATA},
+    made={"celery": _current_app},
+)

@@ -15,7 +15,10 @@ from celery.app.utils import find_app
 
 from djcelery import setup_loader
 
-__all__ = ("app", "known_app", "project_app")  # noqa: F822 - "app" is made by __getattr__
+__all__ = ("app", "known_app", "loader_was_chosen_here", "project_app")  # noqa: F822 - "app" is made by __getattr__
+
+#: Set beside the loader when the project chose none; child processes inherit both.
+_CHOSEN = "DJCELERY_CHOSE_LOADER"
 
 
 def project_app() -> Any:
@@ -30,7 +33,13 @@ def project_app() -> Any:
         if package and find_spec(f"{package}.celery") is not None:
             return find_app(package)
         setup_loader()
+        os.environ[_CHOSEN] = "1"
     return current_app._get_current_object()
+
+
+def loader_was_chosen_here() -> bool:
+    """Tell whether ``project_app`` chose djcelery's loader because the project chose none."""
+    return _CHOSEN in os.environ
 
 
 def known_app() -> Any | None:

@@ -23,6 +23,7 @@ class DjceleryConfig(AppConfig):
         """Name the result backends, connect receivers and register checks. Called once, by ``django.setup()``."""
         from djcelery import backends, checks, db, models
         from djcelery.backends import columns, publish
+        from djcelery.checks import telling
         from djcelery.migrations import _adopt
 
         for alias, path in backends.ALIASES.items():
@@ -31,16 +32,20 @@ class DjceleryConfig(AppConfig):
         celery_signals.celeryd_init.connect(db.use_worker_fixup)
         celery_signals.worker_process_init.connect(db.after_fork)
         celery_signals.beat_embedded_init.connect(db.after_fork)
+        celery_signals.beat_init.connect(telling.tell_beat)
         celery_signals.before_task_publish.connect(publish.note_sent)
         celery_signals.after_task_publish.connect(publish.store_published)
         celery_signals.task_prerun.connect(columns.note_start)
         signals.pre_migrate.connect(_adopt.before_migrate, sender=self)
-        for signal in (signals.post_save, signals.post_delete):
-            signal.connect(models.periodic_task_saved, sender=models.PeriodicTask)
-            signal.connect(models.schedule_row_changed, sender=models.IntervalSchedule)
-            signal.connect(models.schedule_row_changed, sender=models.CrontabSchedule)
-        for check in checks.ALL:
+        signals.post_migrate.connect(models.note_migrated, sender=self)
+        for kind in (models.PeriodicTask, *models.TIMES):
+            signals.post_save.connect(models.noted_raw_save, sender=kind)
+        for check in (*checks.ALL, *checks.START):
             django_checks.register(check, checks.TAG)
+        for check in checks.DEPLOY:
+            django_checks.register(check, checks.TAG, deploy=True)
+        for check in checks.DATABASE:
+            django_checks.register(check, checks.TAG, django_checks.Tags.database)
         if os.environ.get("CELERY_LOADER") == LOADER:
             # Installs the Django fix-up now, which makes the app the default one in every thread.
             _ = get_current_app().loader

@@ -15,68 +15,42 @@ from typing import Any
 
 from django.conf import settings
 
-from djcelery.ages import age as _age
-from djcelery.ages import retention as _retention
+from djcelery import ages, parsers
 from djcelery.exceptions import SettingError
+from djcelery.oldnames import (
+    CACHE_BACKEND_NAMES,
+    COMMAND_DEFAULTS,
+    DJANGO_OWN,
+    GONE_VALUES,
+    PEERS_SETTINGS,
+    REMOVED,
+    RENAMED,
+)
+
+__all__ = (
+    "CACHE_BACKEND_NAMES",
+    "COMMAND_DEFAULTS",
+    "DJANGO_OWN",
+    "GONE_VALUES",
+    "NAMESPACE",
+    "PEERS_SETTINGS",
+    "REMOVED",
+    "RENAMED",
+    "Conf",
+    "DjangoSettings",
+    "Setting",
+    "cache_backend_is_result_backend",
+    "conf",
+    "is_set",
+    "spellings",
+    "translated_names",
+)
 
 #: The prefix of today's Celery settings in a Django settings module: ``CELERY_WORKER_CONCURRENCY``.
 NAMESPACE = "CELERY"
 
 
 # -- djcelery's own settings -------------------------------------------------------------------
-
-
-def _count(value: Any) -> int | None:
-    """Parse a whole number, None or 0 for "no limit"."""
-    if value is None:
-        return None
-    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-        raise TypeError("use a whole number of tasks, or None")
-    return value or None
-
-
-def _flag(value: Any) -> bool:
-    if not isinstance(value, (bool, int)):
-        raise TypeError("use True or False")
-    return bool(value)
-
-
-def _bytes(value: Any) -> int | None:
-    if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 0):
-        raise TypeError("use a whole number of bytes, or None for no limit")
-    return value or None
-
-
-def _too_large(value: Any) -> str:
-    if value not in ("refuse", "cut"):
-        raise ValueError("use 'refuse' or 'cut'")
-    return value
-
-
-_REDACTABLE = ("args", "kwargs", "result", "traceback")
-
-
-def _redacted(value: Any) -> frozenset[str]:
-    """Parse what isn't stored: names of ``_REDACTABLE``, or one item such as ``kwargs.password``."""
-    if isinstance(value, str):
-        raise TypeError("use a list of names, not one string")
-    names = frozenset(value)
-    for name in names:
-        column, dot, item = name.partition(".") if isinstance(name, str) else ("", "", "")
-        fits = item.isdecimal() if column == "args" else column == "kwargs" and item
-        if column not in _REDACTABLE or (dot and not fits):
-            raise ValueError(f"{name!r} is none of {', '.join(_REDACTABLE)}, nor one item such as 'kwargs.password'")
-    return names
-
-
-def _dotted_names(value: Any) -> frozenset[str]:
-    if isinstance(value, str):
-        raise TypeError("use a list of dotted names, not one string")
-    names = frozenset(value)
-    for name in names:
-        if not isinstance(name, str) or not all(part.isidentifier() for part in name.split(".")):
-            raise ValueError(f"{name!r} is not the dotted name of a module or class")
-    return names
 
 
 class Setting:
@@ -88,9 +62,10 @@ class Setting:
         SettingError: On access, when the value can't be parsed.
     """
 
-    def __init__(self, default: Any, parse: Callable[[Any], Any], doc: str):
+    def __init__(self, default: Any, parse: Callable[[Any], Any], doc: str, *, secret: bool = False):
         self.default = default
         self.parse = parse
+        self.secret = secret
         self.__doc__ = doc
 
     def __set_name__(self, owner: type, name: str) -> None:
@@ -116,59 +91,171 @@ class Setting:
         try:
             return self.parse(raw)
         except (TypeError, ValueError) as exc:
-            raise SettingError(f"{name} = {raw!r}: {exc}.") from exc
+            shown = "[hidden]" if self.secret else repr(raw)
+            raise SettingError(f"{name} = {shown}: {exc}.") from exc
 
 
 class Conf:
     """djcelery's own settings, as attributes of ``djcelery.conf.conf``."""
 
     CELERYCAM_EXPIRE_SUCCESS = Setting(
-        timedelta(days=1), _age, "Age after which the monitor's rows of succeeded tasks are deleted."
+        timedelta(days=1), ages.age, "Age after which the monitor's rows of succeeded tasks are deleted."
     )
     CELERYCAM_EXPIRE_ERROR = Setting(
-        timedelta(days=3), _age, "The same for tasks that failed, were revoked or are to be retried."
+        timedelta(days=3), ages.age, "The same for tasks that failed, were revoked or are to be retried."
     )
-    CELERYCAM_EXPIRE_PENDING = Setting(timedelta(days=5), _age, "The same for tasks that have not finished.")
+    CELERYCAM_EXPIRE_PENDING = Setting(timedelta(days=5), ages.age, "The same for tasks that have not finished.")
     CELERY_DB_REUSE_MAX = Setting(
         None,
-        _count,
+        parsers.count,
         "Close a worker's database connections after this many tasks, instead of when CONN_MAX_AGE says.",
+    )
+    DJCELERY_APPLY_ACCESS = Setting(
+        "permission",
+        parsers.one_of("permission", "open"),
+        "Who may send tasks by the view apply: 'permission', or 'open' for anybody, by GET too, as in django-celery.",
+    )
+    DJCELERY_APPLY_ALLOW = Setting(
+        (), parsers.task_patterns, "Tasks that the view apply may send: names, and patterns such as 'shop.*'."
+    )
+    DJCELERY_BEAT_COMPARE_S = Setting(
+        60.0,
+        parsers.seconds,
+        "Seconds between two comparisons of the whole schedule with what beat knows; they find changes by raw SQL.",
+    )
+    DJCELERY_BEAT_LEASE_NAME = Setting(
+        "default",
+        parsers.lease_name,
+        "Of all beats that use the same name (and database), one sends; the others stand by.",
+    )
+    DJCELERY_BEAT_LEASE_S = Setting(
+        10.0, parsers.seconds, "Seconds within which another beat takes over when the one that sends is gone."
     )
     DJCELERY_ARGS_MAX_BYTES = Setting(
         16384,
-        _bytes,
+        parsers.bytes,
         "Longest JSON stored of a task's args, and of its kwargs; longer ones are cut. None: no limit.",
+    )
+    DJCELERY_CAMERA_ENABLE_EVENTS = Setting(
+        False,
+        parsers.flag,
+        "Whether celerycam switches the events of tasks on, in all workers and in each that appears.",
+    )
+    DJCELERY_CAMERA_MAX_ROWS = Setting(
+        100_000,
+        parsers.positive,
+        "Changed tasks that celerycam keeps in memory until they are written; more new ones are dropped and counted.",
+    )
+    DJCELERY_CAMERA_QUEUE_TTL_S = Setting(
+        3600.0, parsers.seconds, "Seconds for which the broker keeps events for a celerycam that is away."
+    )
+    DJCELERY_HISTORY_HOURS = Setting(
+        timedelta(days=1000), ages.age, "Age after which the camera deletes counts of tasks per hour."
+    )
+    DJCELERY_HISTORY_MINUTES = Setting(
+        timedelta(days=7), ages.age, "Age after which the camera deletes counts of tasks per minute."
+    )
+    DJCELERY_IS_TASK_SUCCESSFUL_ACCESS = Setting(
+        "permission",
+        parsers.one_of("permission", "id", "open"),
+        "Who may ask whether a task has succeeded: 'permission', or 'id' or 'open' for whoever knows its id.",
     )
     DJCELERY_KEEP_RESULT_CONNECTION = Setting(
         True,
-        _flag,
+        parsers.flag,
         "Whether a worker process keeps one database connection for storing results when CONN_MAX_AGE is 0.",
+    )
+    DJCELERY_LOST_AFTER = Setting(
+        timedelta(minutes=10),
+        ages.age,
+        "How long a worker must be gone until the camera marks the tasks it had started as LOST.",
+    )
+    DJCELERY_METRICS_TOKEN = Setting(
+        None,
+        parsers.token,
+        "Bearer token that opens the metrics view; None: only people with the permission see it.",
+        secret=True,
+    )
+    DJCELERY_REGISTERED_TASKS_ACCESS = Setting(
+        "permission",
+        parsers.one_of("permission", "open"),
+        "Who gets the list of registered tasks: 'permission', or 'open' for anybody.",
+    )
+    DJCELERY_RUN_HISTORY = Setting(
+        timedelta(days=7), ages.age, "Age after which beat deletes the runs of periodic tasks from their history."
+    )
+    DJCELERY_SCHEDULE_POLICY = Setting(
+        "mirror",
+        parsers.schedule_policy,
+        "'mirror': CELERYBEAT_SCHEDULE wins over edits, and what is removed from it is disabled; "
+        "'seed': it writes an entry once.",
     )
     DJCELERY_REDACT = Setting(
         (),
-        _redacted,
+        parsers.redacted,
         "What is not stored of tasks: 'args', 'kwargs', 'result', 'traceback', or one item such as 'kwargs.password'.",
     )
-    DJCELERY_RESULT_MAX_BYTES = Setting(None, _bytes, "Longest encoded result that is stored. None: no limit.")
+    DJCELERY_RESULT_MAX_BYTES = Setting(None, parsers.bytes, "Longest encoded result that is stored. None: no limit.")
     DJCELERY_RESULT_TOO_LARGE = Setting(
         "refuse",
-        _too_large,
+        parsers.too_large,
         "What becomes of a longer one: 'refuse' fails the task, 'cut' stores its beginning as text.",
     )
     DJCELERY_RETENTION = Setting(
         {},
-        _retention,
+        ages.retention,
         "Ages after which results are deleted, by state and by task name; CELERY_RESULT_EXPIRES is for the others.",
     )
     DJCELERY_STORE_PUBLISHED = Setting(
         False,
-        _flag,
+        parsers.flag,
         "Whether a task has a row as soon as it is sent, in state PENDING; committed with the sender's work.",
+    )
+    DJCELERY_TASK_STATUS_ACCESS = Setting(
+        "permission",
+        parsers.one_of("permission", "id", "open"),
+        "Who sees the state of a task: 'permission', 'id' for whoever knows its id, or 'open' for the same and values.",
+    )
+    DJCELERY_TASK_VIEW_ACCESS = Setting(
+        "permission",
+        parsers.one_of("permission", "open"),
+        "Who may send tasks by views that task_view made: 'permission', or 'open' for anybody, by GET too.",
+    )
+    DJCELERY_TASK_WEBHOOK_ACCESS = Setting(
+        "token",
+        parsers.one_of("token", "open"),
+        "Who may call receivers that task_webhook made: 'token' for whoever has the token, or 'open' for anybody.",
     )
     DJCELERY_UNPICKLE_ALLOW = Setting(
         (),
-        _dotted_names,
+        parsers.dotted_names,
         "Modules and classes that old pickled results may name, beside the built-in list of value types.",
+    )
+    DJCELERY_WEBHOOK_ALLOW = Setting(
+        (),
+        parsers.receivers,
+        "Hosts and networks that webhooks may call though their addresses are not public, such as '10.1.0.0/16'.",
+    )
+    DJCELERY_WEBHOOK_MAX_BYTES = Setting(1_000_000, parsers.positive, "Longest answer of a webhook that is read.")
+    DJCELERY_WEBHOOK_SEND_TOKENS = Setting(
+        {},
+        parsers.tokens,
+        "Bearer tokens that webhooks send, by the beginning of the URL, such as 'https://hooks.example.com'.",
+        secret=True,
+    )
+    DJCELERY_WEBHOOK_TIMEOUT_S = Setting(
+        5.0, parsers.seconds, "Seconds after which a webhook that has not answered completely is given up."
+    )
+    DJCELERY_WEBHOOK_TOKEN = Setting(
+        None,
+        parsers.token,
+        "Bearer token that receivers of webhooks ask for; None: they refuse every call.",
+        secret=True,
+    )
+    DJCELERY_WORKER_EXPIRES = Setting(
+        timedelta(days=7),
+        ages.age,
+        "Age after which the camera deletes workers it has not heard of, unless tasks name them.",
     )
 
     @classmethod
@@ -181,103 +268,6 @@ conf = Conf()
 
 
 # -- the configuration that Celery reads -------------------------------------------------------
-
-#: Today's names of legacy settings that Celery itself doesn't translate, first match wins.
-RENAMED: dict[str, str] = {
-    "CELERY_BACKEND": "CELERY_RESULT_BACKEND",
-    "CELERYD_ETA_SCHEDULER": "CELERY_WORKER_TIMER",
-    "CELERYD_ETA_SCHEDULER_PRECISION": "CELERY_WORKER_TIMER_PRECISION",
-    "CELERY_BROADCAST_EXCHANGE": "CELERY_CONTROL_EXCHANGE",
-    "CASSANDRA_COLUMN_FAMILY": "CELERY_CASSANDRA_TABLE",
-    "BROKER_BACKEND": "CELERY_BROKER_TRANSPORT",
-    "CARROT_BACKEND": "CELERY_BROKER_TRANSPORT",
-    "AMQP_SERVER": "CELERY_BROKER_HOST",
-    "AMQP_PORT": "CELERY_BROKER_PORT",
-    "AMQP_USER": "CELERY_BROKER_USER",
-    "AMQP_PASSWORD": "CELERY_BROKER_PASSWORD",
-    "AMQP_VHOST": "CELERY_BROKER_VHOST",
-}
-
-#: Legacy settings that djcelery's own commands read, as the default of an option.
-COMMAND_DEFAULTS: dict[str, str] = {
-    "CELERYD_LOG_FILE": "--logfile of celeryd",
-    "CELERYD_LOG_LEVEL": "--loglevel of celeryd",
-    "CELERYBEAT_LOG_FILE": "--logfile of celerybeat",
-    "CELERYBEAT_LOG_LEVEL": "--loglevel of celerybeat",
-}
-
-#: Legacy settings that have no effect any more, and what to do instead.
-REMOVED: dict[str, str] = {
-    "BROKER_INSIST": "Remove it; brokers no longer redirect.",
-    "CASSANDRA_DETAILED_MODE": "Remove it; Celery stores details always.",
-    "CELERYD_AUTORELOADER": "Remove it; use celeryd --autoreload.",
-    "CELERYD_BOOT_STEPS": "Add boot steps to app.steps['worker'].",
-    "CELERYD_FORCE_EXECV": "Write CELERY_WORKER_POOL_START_METHOD = 'spawn'.",
-    "CELERYD_MEDIATOR": "Remove it; the mediator went with Celery 3.0.",
-    "CELERYMON_LOG_FILE": "Remove it; celerymon is gone, celerycam and the admin took its place.",
-    "CELERYMON_LOG_FORMAT": "Remove it; celerymon is gone, celerycam and the admin took its place.",
-    "CELERYMON_LOG_LEVEL": "Remove it; celerymon is gone, celerycam and the admin took its place.",
-    "CELERY_AMQP_TASK_RESULT_CONNECTION_MAX": "Write CELERY_BROKER_POOL_LIMIT.",
-    "CELERY_AMQP_TASK_RESULT_EXPIRES": "Write CELERY_RESULT_EXPIRES.",
-    "CELERY_BROADCAST_EXCHANGE_TYPE": "Remove it; remote control always uses a fanout exchange.",
-    "CELERY_BROADCAST_QUEUE": "Remove it; every worker names its own control queue.",
-    "CELERY_CHORD_PROPAGATES": "Remove it; chords always propagate errors.",
-    "CELERY_QUEUE_HA_POLICY": "Declare the policy on the broker, or as queue_arguments of CELERY_TASK_QUEUES.",
-    "CELERY_SEND_TASK_ERROR_EMAILS": "Add Django's AdminEmailHandler to the logger 'celery' in LOGGING.",
-    "CELERY_TASK_ERROR_WHITELIST": "Filter in the logging handler that sends the mails.",
-    "SEND_CELERY_TASK_ERROR_EMAILS": "Add Django's AdminEmailHandler to the logger 'celery' in LOGGING.",
-    "CELERYD_DAEMON_LOG_LEVEL": "Use the option --loglevel.",
-    "CELERY_AMQP_EXCHANGE": "Write CELERY_TASK_DEFAULT_EXCHANGE.",
-    "CELERY_AMQP_EXCHANGE_TYPE": "Write CELERY_TASK_DEFAULT_EXCHANGE_TYPE.",
-    "CELERY_AMQP_CONSUMER_QUEUES": "Write CELERY_TASK_QUEUES.",
-    "CELERY_AMQP_CONSUMER_ROUTING_KEY": "Write CELERY_TASK_QUEUES.",
-    "CELERY_AMQP_PUBLISHER_ROUTING_KEY": "Write CELERY_TASK_DEFAULT_ROUTING_KEY.",
-    "CELERY_AMQP_CONNECTION_TIMEOUT": "Write CELERY_BROKER_CONNECTION_TIMEOUT.",
-    "CELERY_AMQP_CONNECTION_RETRY": "Write CELERY_BROKER_CONNECTION_RETRY.",
-    "CELERY_AMQP_CONNECTION_MAX_RETRIES": "Write CELERY_BROKER_CONNECTION_MAX_RETRIES.",
-    "TT_HOST": "Remove it; the Tokyo Tyrant backend is gone.",
-    "TT_PORT": "Remove it; the Tokyo Tyrant backend is gone.",
-}
-
-_NO_DATABASE_BROKER = (
-    "The broker in the database is not part of this release. Use RabbitMQ or Redis; for development, filesystem://."
-)
-
-#: Values that Celery 2 and 3 knew and today's doesn't, and what to do instead. For a URL, its scheme counts.
-GONE_VALUES: dict[tuple[str, ...], dict[str, str]] = {
-    ("CELERY_RESULT_BACKEND", "CELERY_BACKEND"): {
-        "amqp": "Write 'rpc://', or leave the setting out to store results in the database.",
-        "tyrant": "Leave the setting out to store results in the database.",
-    },
-    (
-        "BROKER_URL",
-        "CELERY_BROKER_URL",
-        "BROKER_TRANSPORT",
-        "CELERY_BROKER_TRANSPORT",
-        "BROKER_BACKEND",
-        "CARROT_BACKEND",
-    ): {
-        "amqplib": "Write 'amqp'.",
-        "pika": "Write 'amqp'.",
-        "syncpika": "Write 'amqp'.",
-        "beanstalk": "Use RabbitMQ or Redis.",
-        "couchdb": "Use RabbitMQ or Redis.",
-        "django": _NO_DATABASE_BROKER,
-        "djcelery.transport": _NO_DATABASE_BROKER,
-        "kombu.transport.django": _NO_DATABASE_BROKER,
-        "djkombu.transport.databasetransport": _NO_DATABASE_BROKER,
-        "ghettoq.taproot.database": _NO_DATABASE_BROKER,
-    },
-}
-
-#: Values of CELERY_CACHE_BACKEND in Celery's old manual that name the backend, and mean the default cache.
-CACHE_BACKEND_NAMES = frozenset({"django-cache", "djcelery-cache"})
-
-#: Settings of the legacy default tables that belong to Django; Celery no longer reads them.
-DJANGO_OWN = frozenset(
-    {"ADMINS", "SERVER_EMAIL"}
-    | {f"EMAIL_{name}" for name in ("HOST", "HOST_PASSWORD", "HOST_USER", "PORT", "TIMEOUT", "USE_TLS", "USE_SSL")}
-)
 
 
 @functools.cache
@@ -324,7 +314,8 @@ def is_set(name: str) -> bool:
 
 def cache_backend_is_result_backend(key: str = "CELERY_RESULT_BACKEND") -> bool:
     """Tell whether CELERY_CACHE_BACKEND alone chooses the backend of results, as Celery's manual up to 5.2 said."""
-    return key == "CELERY_RESULT_BACKEND" and getattr(settings, "CELERY_CACHE_BACKEND", None) in CACHE_BACKEND_NAMES
+    named = getattr(settings, "CELERY_CACHE_BACKEND", None)
+    return key == "CELERY_RESULT_BACKEND" and isinstance(named, str) and named in CACHE_BACKEND_NAMES
 
 
 class DjangoSettings(Mapping):

@@ -35,6 +35,7 @@ from djcelery.conf import conf
 __all__ = (
     "atomic",
     "commit_on_success",
+    "is_deadlock",
     "is_transient",
     "outside_transaction",
     "result_connection",
@@ -50,6 +51,8 @@ T = TypeVar("T")
 RETRY_WAITS_S = tuple(min(2.0, 0.02 * 2**n) for n in range(10))
 #: No further try begins so many seconds after the first: each may itself wait long, such as for a lock.
 LAST_TRY_S = 120.0
+#: A statement of this length passes everywhere; a longer one may not.
+SAFE_STATEMENT_BYTES = 1_000_000
 
 # PostgreSQL: connection lost, transaction rolled back, shutdown, too many connections, lock not available.
 _SQLSTATES = ("08", "40", "57P", "53300", "55P03")
@@ -59,6 +62,9 @@ _MYSQL_ERRNOS = frozenset(
     | {1152, *range(1154, 1162)}
 )
 _SQLITE_BUSY, _SQLITE_LOCKED = 5, 6
+_DEADLOCKS = ("40P01", 1213)
+_MYSQL_BAD_TEXT = (1366, 3988)
+_LARGEST_TEXT = {"sqlite": 900_000_000, "postgresql": 400_000_000}
 
 
 def is_transient(exc: BaseException) -> bool:
@@ -83,6 +89,13 @@ def is_transient(exc: BaseException) -> bool:
     if isinstance(first, int):
         return first in _MYSQL_ERRNOS
     return str(cause) in ("database is locked", "database table is locked")
+
+
+def is_deadlock(exc: BaseException) -> bool:
+    """Tell whether the server ended the transaction for the sake of another one that waited for it."""
+    cause = exc.__cause__
+    codes = {getattr(cause, "sqlstate", None), *getattr(cause, "args", ())[:1]}
+    return isinstance(exc, Error) and not codes.isdisjoint(_DEADLOCKS)
 
 
 def retry_transient(
@@ -187,18 +200,11 @@ def is_bad_text(exc: BaseException) -> bool:
     return bool(cause is not None and cause.args and cause.args[0] in _MYSQL_BAD_TEXT)
 
 
-_MYSQL_BAD_TEXT = (1366, 3988)
-
-
 def three_byte(value: Any) -> Any:
     """Return *value*, the characters of a text beyond U+FFFF written as escapes like ``\\U0001f600``."""
     if not isinstance(value, str):
         return value
     return "".join(c if ord(c) <= 0xFFFF else f"\\U{ord(c):08x}" for c in value)
-
-
-#: A statement of this length passes everywhere; a longer one may not.
-SAFE_STATEMENT_BYTES = 1_000_000
 
 
 def largest_text(connection: BaseDatabaseWrapper) -> int | None:
@@ -212,9 +218,6 @@ def largest_text(connection: BaseDatabaseWrapper) -> int | None:
         cursor.execute("SELECT @@max_allowed_packet")
         # Quotes and backslashes are doubled on the way, and other columns take room, too.
         return cursor.fetchone()[0] * 2 // 5
-
-
-_LARGEST_TEXT = {"sqlite": 900_000_000, "postgresql": 400_000_000}
 
 
 def close_broken(connection: BaseDatabaseWrapper) -> None:
@@ -243,10 +246,9 @@ _inherited: list[Any] = []
 def result_connection(alias: str, *, eager: bool = False) -> BaseDatabaseWrapper:
     """Return the connection on which a result is stored in database *alias*.
 
-    Outside worker processes, in eager mode, and where the project's own connection stays open
-    between tasks, that is ``connections[alias]``. Else it is one that this thread keeps open, in
-    autocommit mode, so a result costs one statement and no connect. On SQLite a second connection
-    would wait for a transaction that the task has open, so then too it is ``connections[alias]``.
+    Outside worker processes, in eager mode, and where the project's own connection stays open between tasks, that
+    is ``connections[alias]``. Else it is one that this thread keeps open, in autocommit mode, so a result costs one
+    statement and no connect. On SQLite a second one would wait for a transaction that the task has open: there, too.
     """
     shared = connections[alias]
     if eager or not _is_worker or not _closes_after_each_task(shared):

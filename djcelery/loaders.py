@@ -129,6 +129,19 @@ class DjangoLoader(BaseLoader):
     def _close_database(self) -> None:
         db.connections.close_all()
 
+    def on_task_init(self, task_id: str, task: Any) -> None:
+        """Call ``close_database()`` if a subclass has its own; for ours the fix-up has done so."""
+        if not task.request.is_eager:
+            self._close_as_subclass()
+
+    def on_process_cleanup(self) -> None:
+        """Call ``close_database()`` if a subclass has its own, as before the task."""
+        self._close_as_subclass()
+
+    def _close_as_subclass(self) -> None:
+        if type(self).close_database is not DjangoLoader.close_database:
+            self.close_database()
+
     def close_cache(self) -> None:
         """Close the connections of every cache."""
         from django.core.cache import close_caches
@@ -141,10 +154,19 @@ class DjangoLoader(BaseLoader):
             warnings.warn(DEBUG_WARNING, UserWarning, stacklevel=2)
 
     def mail_admins(self, subject: str, body: str, fail_silently: bool = False, **kwargs: Any) -> None:
-        """Send a mail to ``ADMINS`` by Django's function of the same name."""
+        """Send a mail to ``ADMINS`` by Django's function of the same name.
+
+        Raises:
+            OSError: The mail could not be sent; not if *fail_silently*.
+        """
         from django.core.mail import mail_admins
 
-        mail_admins(subject, body, fail_silently=fail_silently)
+        try:
+            # Its own argument for this is deprecated in Django 6.1.
+            mail_admins(subject, body)
+        except OSError:  # SMTP's errors, too
+            if not fail_silently:
+                raise
 
 
 def install_fixup(app: Any) -> None:

@@ -10,7 +10,13 @@ from datetime import datetime, timedelta, timezone
 from typing import Any
 
 from django.conf import settings
+from django.db import DatabaseError, InterfaceError
 from django.utils import timezone as django_timezone
+
+from djcelery.deprecation import Old, old_names
+
+#: What any database may raise; Django wraps the errors of every driver in these.
+DATABASE_ERRORS = (DatabaseError, InterfaceError)
 
 
 def now() -> datetime:
@@ -58,6 +64,12 @@ def to_utc(value: datetime) -> datetime:
     return value.astimezone(timezone.utc)
 
 
+def local_text(value: Any) -> str:
+    """Return a datetime in the project's time zone as text, to the second; what is none, as text as it is."""
+    value = correct_awareness(value)
+    return str(value.replace(microsecond=0) if isinstance(value, datetime) else value)
+
+
 def fromtimestamp(value: float) -> datetime:
     """Return the instant *value* (seconds since the epoch), aware or naive as ``USE_TZ`` says."""
     moment = datetime.fromtimestamp(value, timezone.utc)
@@ -85,9 +97,15 @@ def is_database_scheduler(scheduler: str | None) -> bool:
     return issubclass(symbol_by_name(scheduler, aliases), wanted)
 
 
-def __getattr__(name: str) -> Any:
-    if name == "DATABASE_ERRORS":
-        from django.db import DatabaseError, InterfaceError
+def _maybe_make_aware(value: Any) -> Any:
+    is_naive = isinstance(value, datetime) and django_timezone.is_naive(value)
+    return make_aware(value) if is_naive else value
 
-        return (DatabaseError, InterfaceError)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+__getattr__ = old_names(
+    __name__,
+    {
+        "is_aware": Old("django.utils.timezone.is_aware", lambda: django_timezone.is_aware),
+        "maybe_make_aware": Old("djcelery.utils.correct_awareness", lambda: _maybe_make_aware),
+    },
+)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 
 import pytest
 
@@ -19,16 +20,49 @@ def pytest_report_header(config):
     return f"djcelery: database {engine}, Django {'.'.join(map(str, VERSION[:3]))}, CI={os.environ.get('CI', '')}"
 
 
+def pytest_collection_modifyitems(items):
+    """Mark as long most of what goes through old databases, each of which is made anew, or through each broker.
+
+    Of old databases all on servers, and on SQLite the shapes of tables between the oldest and the newest.
+    """
+    for item in items:
+        folder = item.path.parent.name
+        if folder == "integration" and "rabbitmq" in item.name:
+            item.add_marker("long")
+        if folder not in ("migrations", "legacy"):
+            continue
+        release = getattr(getattr(item, "callspec", None), "params", {}).get("release")
+        is_between = release is not None and getattr(release, "name", release) not in ("2.0", "2.5.5", "3.1.17")
+        if is_between or "mysql" in item.name or "postgresql" in item.name:
+            item.add_marker("long")
+
+
 @pytest.fixture(autouse=True)
 def environment():
-    """Undo what a test has put into the environment, such as the loader of ``setup_loader()``."""
-    before = dict(os.environ)
+    """Undo what a test has put into the environment, such as the loader of ``setup_loader()``, and into the settings.
+
+    Overrides of settings that don't end in the order in which they began leave some of them behind.
+    """
+    from django.conf import settings
+
+    before, wrapped = dict(os.environ), settings._wrapped
     yield
+    settings._wrapped = wrapped
     for name in set(os.environ) - set(before):
         # pytest's own, which names the test that runs.
         if name != "PYTEST_CURRENT_TEST":
             del os.environ[name]
     os.environ.update({name: value for name, value in before.items() if name != "PYTEST_CURRENT_TEST"})
+
+
+@pytest.fixture(autouse=True)
+def memory_broker():
+    """Leave nothing in kombu's broker in memory, which all apps of a process share."""
+    yield
+    memory = sys.modules.get("kombu.transport.memory")
+    if memory is not None:
+        memory.Channel.queues.clear()
+        memory.Transport.global_state.clear()
 
 
 @pytest.fixture

@@ -1,13 +1,15 @@
 """Control commands from the admin: choose rows, ask, send, say what became of it, log it.
 
-Called by the actions of ``monitor``; sends through ``app.control`` of the project's Celery app. Workers
+Called by the actions of tasks and of workers; sends through ``app.control`` of the project's Celery app. Workers
 don't answer here: a message says what was sent, not what was done.
+Next: ``docs/explain/life-of-a-task-event.rst``.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,10 +24,13 @@ from django.utils.translation import ngettext
 
 logger = logging.getLogger(__name__)
 
-#: How many rows one action takes.
+#: How many rows one action takes at most.
 MAX_ROWS = 10_000
-#: How many of them fit on a page that asks first: Django takes 1,000 fields in a POST.
+#: How many of them a page that asks has a field of their own for: Django takes 1,000 fields in a POST.
 MAX_CONFIRMED_ROWS = 500
+#: The field that has the keys of more rows than that, and how many of them the page names.
+ROWS_FIELD = "djcelery_rows"
+_SHOWN_ROWS = 100
 
 
 @dataclass(frozen=True)
@@ -45,24 +50,48 @@ class Step:
         return f"{self.command} ({self.note})" if self.note else self.command
 
 
+def allowed(request: HttpRequest, codename: str) -> bool:
+    """Tell whether this person has djcelery's permission *codename*."""
+    return request.user.has_perm(f"djcelery.{codename}")
+
+
+@contextmanager
+def broker(app: Any) -> Iterator[Any]:
+    """Give a connection to send by; a missing broker is an error within seconds.
+
+    Raises:
+        Exception: Whatever the transport raises; without redis-py, kombu's raises AttributeError.
+    """
+    with app.connection_for_write() as connection:
+        # Without this, kombu would wait for a missing broker as long as it is missing.
+        connection.ensure_connection(max_retries=1, interval_start=0, timeout=connection.connect_timeout)
+        yield connection
+
+
 def send(step: Step) -> str:
     """Send one broadcast to the workers; return ``""``, or the reason why the broker didn't take it."""
     from djcelery.app import project_app
 
     app = project_app()
     try:
-        with app.connection_for_write() as connection:
-            # Without this, kombu would wait for a missing broker as long as it is missing.
-            connection.ensure_connection(max_retries=1, interval_start=0, timeout=connection.connect_timeout)
+        with broker(app) as connection:
             getattr(app.control, step.command)(*step.args, connection=connection, **step.kwargs)
-    except Exception as exc:  # a transport may raise anything: without redis-py, kombu's raises AttributeError
-        logger.warning("The broker did not take %s: %s", step, exc, exc_info=True)
+    except Exception as exc:  # a transport may raise anything
+        # Names of tasks are any text; in this form they stay on one line of the log.
+        logger.warning("The broker did not take %r: %s", str(step), exc, exc_info=True)
         return str(exc) or type(exc).__name__
     return ""
 
 
-def take(modeladmin: ModelAdmin, request: HttpRequest, queryset: QuerySet, max_rows: int = MAX_ROWS) -> list[Any]:
-    """Return the chosen rows; if there are none or too many, say so and return an empty list."""
+def take(
+    modeladmin: ModelAdmin, request: HttpRequest, queryset: QuerySet, max_rows: int = MAX_CONFIRMED_ROWS
+) -> list[Any]:
+    """Return the chosen rows; if there are none or too many, say so and return an empty list.
+
+    Those of a page that asked are taken by their keys: the list may be filtered by a state that they have left.
+    """
+    if request.POST.get("post"):
+        queryset = modeladmin.get_queryset(request).filter(pk__in=_posted_keys(request))
     rows = list(queryset[: max_rows + 1])
     if len(rows) > max_rows:
         text = _("Nothing was sent: more than %(count)d rows are selected. Narrow the list down first.")
@@ -71,6 +100,14 @@ def take(modeladmin: ModelAdmin, request: HttpRequest, queryset: QuerySet, max_r
     if not rows:
         modeladmin.message_user(request, _("Nothing was sent: the selected rows are gone."), messages.WARNING)
     return rows
+
+
+def _posted_keys(request: HttpRequest) -> list[int]:
+    packed = request.POST.get(ROWS_FIELD, "")
+    texts = packed.split(",") if packed else request.POST.getlist(helpers.ACTION_CHECKBOX_NAME)
+    # Any that a column of 64 bits can hold.
+    keys = [int(text) for text in texts if text.isascii() and text.isdecimal() and len(text) <= 18]
+    return keys[: MAX_ROWS + 1]
 
 
 def perform(modeladmin: ModelAdmin, request: HttpRequest, steps: Sequence[Step], sent: Any) -> None:
@@ -128,6 +165,7 @@ def page(
 ) -> TemplateResponse:
     """Return a page about *rows*, whose form runs *action* on them again, with ``post=yes``."""
     opts = modeladmin.model._meta
+    is_packed = len(rows) > MAX_CONFIRMED_ROWS
     request.current_app = modeladmin.admin_site.name  # type: ignore[attr-defined]
     return TemplateResponse(
         request,
@@ -137,6 +175,10 @@ def page(
             "title": title,
             "subtitle": None,
             "queryset": rows,
+            "shown_rows": rows[:_SHOWN_ROWS] if is_packed else rows,
+            "rest": len(rows) - _SHOWN_ROWS if is_packed else 0,
+            "rows_field": ROWS_FIELD,
+            "packed": ",".join(str(row.pk) for row in rows) if is_packed else "",
             "object_name": opts.verbose_name,
             "action": action,
             "action_checkbox_name": helpers.ACTION_CHECKBOX_NAME,

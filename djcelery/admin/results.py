@@ -7,29 +7,62 @@ Next: ``docs/explain/life-of-a-result.rst``.
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 from celery.utils.text import abbrtask
 from django.contrib import admin
-from django.db import connections
-from django.db.models import Q, QuerySet
+from django.db.models import Model, Q, QuerySet
 from django.http import HttpRequest
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
-from djcelery.admin import values
-from djcelery.admin.base import ModelMonitor
-from djcelery.admin.columns import ago, colored_status
+from djcelery.admin import finding, values
+from djcelery.admin.base import Hidden
+from djcelery.admin.columns import ago, colored_state, colored_status, runtime, worker
+from djcelery.admin.filters import ChosenFilter, HostnameFilter, NameFilter, time_filter
+from djcelery.admin.finding import Key, Search
+from djcelery.admin.keyset import KeysetMonitor
 from djcelery.admin_utils import display_field
-from djcelery.models import Chord, ChordPart, StoredResult, TaskMeta, TaskSetMeta
+from djcelery.models import Chord, ChordPart, StoredResult, TaskMeta, TaskSetMeta, TaskState
 from djcelery.models.results import ALL_STATES
 
 _NAME_LENGTH = 32
 #: The value of the state filter that stands for all states that aren't Celery's.
 OTHER_STATES = "other"
-_LAST_CHARACTER = "\U0010ffff"
+
+DoneFilter = time_filter("date_done", gettext_lazy("time"))
+
+_ALIASES = {"task_id": "id", "uuid": "id", "status": "state", "hostname": "worker", "date_done": "done"}
+TASK_SEARCH = Search(
+    keys={
+        "id": Key(finding.identifier("task_id")),
+        "name": Key(finding.exact_or_prefix("name"), column="name"),
+        "state": Key(finding.state("status", ALL_STATES), column="status"),
+        "worker": Key(finding.exact_or_prefix("worker"), column="worker"),
+        "root": Key(finding.root),
+        "done": Key(finding.moments("date_done"), is_time=True),
+        "queue": Key(finding.exact_or_prefix("queue"), is_indexed=False),
+        "periodic": Key(finding.exact_or_prefix("periodic_task"), is_indexed=False),
+        "args": Key(finding.contains("args", "kwargs"), is_indexed=False, is_secret=True),
+        "kwargs": Key(finding.contains("kwargs"), is_indexed=False, is_secret=True),
+        "result": Key(finding.contains("result"), is_indexed=False, is_secret=True),
+    },
+    word=finding.id_or_name("task_id", "name"),
+    time_field="date_done",
+    aliases=_ALIASES,
+)
+GROUP_SEARCH = Search(
+    keys={"id": Key(finding.identifier("taskset_id")), "done": Key(finding.moments("date_done"), is_time=True)},
+    word=finding.id_or_name("taskset_id"),
+    time_field="date_done",
+    aliases=_ALIASES,
+)
+CHORD_SEARCH = Search(
+    keys={"id": Key(finding.identifier("group_id"))}, word=finding.id_or_name("group_id"), time_field="changed_at"
+)
 
 
 @display_field(gettext_lazy("when"), "date_done")
@@ -38,38 +71,31 @@ def done(row: StoredResult) -> SafeString:
     return ago(row.date_done)
 
 
-@display_field(gettext_lazy("task id"), "task_id")
+@display_field(gettext_lazy("task id"), None)
 def task_id(row: TaskMeta) -> SafeString:
     """Return the id; on narrow screens style.css shows its beginning, the tooltip all of it."""
     return format_html('<span title="{}">{}</span>', row.task_id, row.task_id)
 
 
-# No index serves an order by these columns, so they can't be sorted by.
 @display_field(gettext_lazy("name"), None)
 def name(row: TaskMeta) -> SafeString | None:
     """Return the task's name, a long package abbreviated, with all of it in the tooltip."""
     return row.name and format_html('<span title="{}">{}</span>', row.name, abbrtask(row.name, _NAME_LENGTH))
 
 
-@display_field(gettext_lazy("runtime"), None)
-def runtime(row: TaskMeta) -> str | None:
-    """Return how long the last execution took."""
-    return values.seconds(row.runtime)
-
-
-@display_field(gettext_lazy("worker"), None)
-def worker(row: TaskMeta) -> SafeString | None:
-    """Return the worker that ran the task last, cut like the id."""
-    return row.worker and format_html('<span title="{}">{}</span>', row.worker, row.worker)
-
-
-class StateFilter(admin.SimpleListFilter):
-    """Choose one of Celery's states, or all others. Asks the database for no list of states."""
+class StateFilter(ChosenFilter):
+    """Choose one of Celery's states, or all others."""
 
     title = gettext_lazy("state")
     parameter_name = "status__exact"
+    column = "status"
 
-    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, Any]]:
+    @property
+    def fixed(self) -> str:
+        """The column that has one value now."""
+        return "" if self.value() == OTHER_STATES else super().fixed
+
+    def choices_of(self, request: HttpRequest) -> list[tuple[str, Any]]:
         """Return the choices."""
         return [*((state, state) for state in ALL_STATES), (OTHER_STATES, _("other"))]
 
@@ -77,41 +103,25 @@ class StateFilter(admin.SimpleListFilter):
         """Return the rows of the chosen state."""
         if not self.value():
             return queryset
-        chosen = Q(status=self.value())
-        return queryset.filter(~Q(status__in=ALL_STATES) if self.value() == OTHER_STATES else chosen)
+        return queryset.filter(_other_states() if self.value() == OTHER_STATES else Q(status=self.value()))
 
 
-class ResultMonitor(ModelMonitor):
-    """Base of the pages of stored results. The first of ``search_fields`` is the column that is unique."""
+def _other_states() -> Q:
+    """Return the condition of a state that isn't Celery's, in the form of ranges, which an index serves."""
+    known = sorted(ALL_STATES)
+    found = Q(status__lt=known[0]) | Q(status__gt=known[-1])
+    for lower, upper in pairwise(known):
+        found |= Q(status__gt=lower, status__lt=upper)
+    return found
 
-    list_filter: tuple[Any, ...] = ("date_done",)
-    search_fields: tuple[str, ...] = ()
 
-    def get_search_results(self, request: HttpRequest, queryset: QuerySet, search_term: str) -> tuple[QuerySet, bool]:
-        """Return the row of that id; if there is none, the rows of which a search field begins with the text.
-
-        Database: 1 query by the unique index; the queryset's own is served by indexes too.
-        """
-        text = search_term.strip()
-        if not text:
-            return queryset, False
-        exact = queryset.filter(**{self.search_fields[0]: text})
-        if exact.exists():
-            return exact, False
-        vendor = connections[queryset.db].vendor
-        found = Q()
-        for field in self.search_fields:
-            found |= begins_with(vendor, field, text)
-        return queryset.filter(found), False
-
-    def shown(self, value: Any) -> Any:
-        """Return *value*, or Django's sign for nothing: on the page of a row it would write None."""
-        return self.get_empty_value_display() if value is None else value
+class ResultMonitor(KeysetMonitor):
+    """Base of the pages of stored results."""
 
     @admin.display(description=gettext_lazy("result"))
     def value(self, row: TaskMeta | TaskSetMeta) -> SafeString:
         """Return the stored value as Python would write it."""
-        return values.preformatted(values.value_text(row.result))
+        return values.preformatted(row.result if isinstance(row.result, Hidden) else values.value_text(row.result))
 
     @admin.display(description=gettext_lazy("encoding"))
     def encoding(self, row: StoredResult) -> str:
@@ -131,11 +141,15 @@ class TaskMetaAdmin(ResultMonitor):
     list_page_title = gettext_lazy("Task results")
     detail_title = gettext_lazy("Task result")
     list_defer = ("result", "traceback", "meta", "args", "kwargs", "progress")
+    secret_columns = ("result", "traceback", "args", "kwargs", "progress")
     list_display = (task_id, name, colored_status, done, runtime, worker)
-    list_filter = (StateFilter, "date_done")
-    ordering = ("-pk",)
+    list_filter = (StateFilter, NameFilter, DoneFilter, HostnameFilter)
+    list_lookups = ("status", "name__exact", "task_id", "task_id__exact", "worker__exact")
+    order = ("date_done", True)
+    filtered_from = 2
+    sortable_by = (done,)
+    search = TASK_SEARCH
     search_fields = ("task_id", "name")
-    search_help_text = gettext_lazy("Finds a task by the beginning of its id or of its name.")
     fieldsets = (
         (None, {"fields": ("task_id", "name", "state", "notes")}),
         (gettext_lazy("Result"), {"fields": ("progressed", "value", "error", "encoding")}),
@@ -144,7 +158,7 @@ class TaskMetaAdmin(ResultMonitor):
             {"fields": ("arguments", "keywords", "queue", "periodic_task", "retries", "worker")},
         ),
         (gettext_lazy("Times"), {"fields": ("sent", "began", "ended", "took", "written")}),
-        (gettext_lazy("Related tasks"), {"fields": ("root", "parent", "group", "children")}),
+        (gettext_lazy("Related tasks"), {"fields": ("root", "parent", "group", "children", "seen")}),
     )
     readonly_fields = tuple(field for _title, options in fieldsets for field in options["fields"])
     #: The columns of fields that aren't called so; a field whose column is empty is left out.
@@ -174,6 +188,8 @@ class TaskMetaAdmin(ResultMonitor):
         return [(title, part) for title, part in known if part["fields"]]
 
     def _is_known(self, row: TaskMeta | None, field: Any) -> bool:
+        if row is not None and field == "seen":
+            return self.seen(row) is not None
         # What is no column, such as a field of a subclass, is always shown.
         column = self.columns.get(field, field) if isinstance(field, str) else ""
         return getattr(row, column, True) not in (None, "")
@@ -253,6 +269,17 @@ class TaskMetaAdmin(ResultMonitor):
         """Return links to the tasks that this one started."""
         return self.shown(values.task_links(values.task_ids(row.to_dict()["children"])))
 
+    @admin.display(description=gettext_lazy("events"))
+    def seen(self, row: TaskMeta) -> SafeString | None:
+        """Return a link to what the camera saw of the task.
+
+        Database: 1 query, by the unique index.
+        """
+        if "_seen" not in row.__dict__:
+            row.__dict__["_seen"] = TaskState.objects.filter(task_id=row.task_id).only("state").first()
+        found = row.__dict__["_seen"]
+        return found and format_html("{} {}", values.row_link(found, _("task")), colored_state(found))
+
 
 @admin.register(TaskSetMeta)
 class TaskSetMetaAdmin(ResultMonitor):
@@ -261,16 +288,28 @@ class TaskSetMetaAdmin(ResultMonitor):
     list_page_title = gettext_lazy("Group results")
     detail_title = gettext_lazy("Group result")
     list_defer = ("result",)
+    # Ids of tasks, but what django-celery stored may have values in it.
+    secret_columns = ("result",)
     list_display = ("taskset_id", done)
-    ordering = ("-pk",)
+    list_filter = (DoneFilter,)
+    order = ("date_done", True)
+    sortable_by = (done,)
+    search = GROUP_SEARCH
     search_fields = ("taskset_id",)
     fields = ("taskset_id", "written", "encoding", "value", "children")
     readonly_fields = fields
 
+    def hide(self, row: Model) -> None:
+        """Hide the value; the ids of the tasks are no secret."""
+        if "result" in row.__dict__:
+            row.__dict__["_ids"] = list(values.task_ids(row.__dict__["result"]))
+        super().hide(row)
+
     @admin.display(description=gettext_lazy("tasks"))
     def children(self, row: TaskSetMeta) -> SafeString | str:
         """Return links to the tasks of the group."""
-        return self.shown(values.task_links(values.task_ids(row.result)))
+        ids = row.__dict__.get("_ids")
+        return self.shown(values.task_links(values.task_ids(row.result) if ids is None else ids))
 
 
 @admin.register(Chord)
@@ -279,8 +318,7 @@ class ChordAdmin(ResultMonitor):
 
     list_defer = ("header",)
     list_display = ("group_id", "progress", "state", "changed_at")
-    list_filter = ()
-    ordering = ("-pk",)
+    search = CHORD_SEARCH
     search_fields = ("group_id",)
     fields = ("group_id", "progress", "state", "changed_at", "dispatched_at", "parts")
     readonly_fields = fields
@@ -301,17 +339,6 @@ class ChordAdmin(ResultMonitor):
         """Return links to the tasks that returned; none once the callback was sent."""
         parts = ChordPart.objects.filter(group_id=row.group_id).order_by("pk")
         return self.shown(values.task_links(parts.values_list("task_id", flat=True)[: values.MAX_CHILDREN + 1]))
-
-
-def begins_with(vendor: str, field: str, text: str) -> Q:
-    """Return the condition that *field* begins with *text*, in the form that *vendor* finds in an index."""
-    if vendor == "sqlite":
-        # Its LIKE ignores case, and no index does.
-        return Q(**{f"{field}__gte": text, f"{field}__lt": text + _LAST_CHARACTER})
-    if vendor == "mysql":
-        # What Django makes of startswith compares bytes, and the index is in the order of the collation.
-        return Q(**{f"{field}__istartswith": text})
-    return Q(**{f"{field}__startswith": text})
 
 
 def _task_link(task_id: str | None) -> SafeString | None:

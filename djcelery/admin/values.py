@@ -17,14 +17,14 @@ from celery.result import ResultBase
 from celery.utils.saferepr import saferepr
 from django.db.models import Model
 from django.urls import reverse
-from django.utils.formats import number_format
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
-from djcelery import utils
+from djcelery import db, utils
 from djcelery.admin.columns import colored_status
+from djcelery.admin.columns import seconds as seconds
 from djcelery.models import TaskMeta
 
 #: Characters of a value, and tasks of a group, that a page shows.
@@ -39,6 +39,8 @@ FLAG_COLUMNS = {
     "kwargs": gettext_lazy("Keyword arguments"),
     "result": gettext_lazy("Result"),
     "traceback": gettext_lazy("Traceback"),
+    "exception": gettext_lazy("Exception"),
+    "progress": gettext_lazy("Progress"),
 }
 FLAG_CHANGES = {
     "cut": gettext_lazy("too long; only a part is stored."),
@@ -77,7 +79,8 @@ def json_text(value: Any) -> SafeString | None:
 
 def preformatted(text: str) -> SafeString:
     """Return *text* in a fixed-width font; cut, with a note that says so, if it is long."""
-    shown = format_html('<pre class="djcelery-text">{}</pre>', text[:MAX_SHOWN])
+    # JSON may hold halves of characters, which no page can.
+    shown = format_html('<pre class="djcelery-text">{}</pre>', db.storable(text[:MAX_SHOWN]))
     if len(text) < MAX_SHOWN:
         return shown
     note = _("Cut: only about the first %(count)d characters are shown.") % {"count": MAX_SHOWN}
@@ -103,11 +106,6 @@ def moment(value: datetime | None) -> str | None:
     return utils.correct_awareness(value).isoformat(sep=" ", timespec="milliseconds")
 
 
-def seconds(value: float | None) -> str | None:
-    """Return a length of time in seconds, to the millisecond."""
-    return None if value is None else f"{number_format(value, 3)} s"
-
-
 def row_link(row: Model, text: Any) -> SafeString:
     """Return a link to the page of *row*."""
     page = reverse(f"admin:{row._meta.app_label}_{row._meta.model_name}_change", args=[row.pk])
@@ -119,7 +117,8 @@ def task_links(ids: Iterable[str]) -> SafeString | None:
 
     Database: 1 query, by the unique index; none without ids.
     """
-    all_ids = list(dict.fromkeys(ids))
+    # As they are stored: what a result holds may be any text.
+    all_ids = list(dict.fromkeys(map(db.storable, ids)))
     if not all_ids:
         return None
     shown = all_ids[:MAX_CHILDREN]

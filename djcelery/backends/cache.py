@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
+from celery import current_app
 from celery.backends.base import KeyValueStoreBackend
 from django.core.cache import caches
 from django.core.cache.backends.base import InvalidCacheBackendError
@@ -34,6 +35,7 @@ from djcelery import db
 from djcelery.backends import columns, redaction
 from djcelery.backends.cache_chords import CacheChords
 from djcelery.conf import CACHE_BACKEND_NAMES
+from djcelery.deprecation import Old, old_names
 from djcelery.exceptions import ResultNotStored, ResultTooLarge, SettingError
 from djcelery.managers import may_replace
 
@@ -295,3 +297,16 @@ class CacheBackend(CacheChords, redaction.RedactionMixin, KeyValueStoreBackend):
                 return True
             cause = cause.__cause__
         return False
+
+
+def _as_it_is(cache: Any) -> Any:
+    return cache
+
+
+__getattr__ = old_names(
+    __name__,
+    {
+        "cache": Old("django.core.cache.caches", lambda: CacheBackend(app=current_app._get_current_object()).cache),
+        "DjangoMemcacheWrapper": Old("the cache itself", lambda: _as_it_is),
+    },
+)

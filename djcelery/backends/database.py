@@ -29,7 +29,7 @@ from djcelery.backends.outcomes import OutcomesMixin
 from djcelery.backends.waiting import WaitingMixin
 from djcelery.conf import conf
 from djcelery.exceptions import ResultTooLarge, ResultUndecodable
-from djcelery.managers import FINAL_STATES
+from djcelery.managers import FINAL_STATES, TaskManager
 from djcelery.managers.retention import Retention, chord_age
 from djcelery.picklefield import Refused, Unreadable, decode_stored
 
@@ -87,11 +87,26 @@ class DatabaseBackend(OutcomesMixin, WaitingMixin, ChordMixin, redaction.Redacti
 
         Database: one statement, tried again after transient errors; see ``ResultManager.write``.
         """
+        manager = self.TaskModel._default_manager
+        if self._is_stored_by(manager):
+            children = self.current_task_children(request)
+            manager.store_result(task_id, result, state, traceback=traceback, children=children)
+            return result
         about = request if getattr(request, "id", None) in (None, task_id) else None
         # Else a task writes the state of another, about which its own request says nothing.
         row = self._row(task_id, result, state, traceback, about)
-        self.TaskModel._default_manager.write(row, eager=bool(getattr(request, "is_eager", False)))
+        manager.write(row, eager=bool(getattr(request, "is_eager", False)))
         return result
+
+    def _has_own_table(self) -> bool:
+        """Tell whether results are in a table of the project, which may lack the columns that ours has."""
+        from djcelery.models import TaskMeta
+
+        return not issubclass(self.TaskModel, TaskMeta)
+
+    def _is_stored_by(self, manager: Any) -> bool:
+        """Tell whether to store by ``store_result()`` of *manager*, as django-celery did: if it is the project's."""
+        return self._has_own_table() or type(manager).store_result is not TaskManager.store_result
 
     def _row(self, task_id: str, result: Any, state: str, traceback: str | None, request: Any) -> dict[str, Any]:
         """Return the columns of *task_id* that are known now; the others keep what an earlier write put there."""
@@ -170,11 +185,17 @@ class DatabaseBackend(OutcomesMixin, WaitingMixin, ChordMixin, redaction.Redacti
 
         Database: one SELECT; see ``TaskManager.fetch``.
         """
-        rows = self.TaskModel._default_manager.fetch([task_id])
+        manager = self.TaskModel._default_manager
+        if self._has_own_table():
+            return self.meta_from_decoded(manager.get_task(task_id).to_dict())
+        rows = manager.fetch([task_id])
         return self._meta(rows[0] if rows else {"task_id": task_id, "status": states.PENDING})
 
     def get_metas(self, task_ids: list[str]) -> list[dict[str, Any]]:
         """Return the metas of those of *task_ids* that have a row. Database: one SELECT."""
+        if self._has_own_table():
+            rows = self.TaskModel._default_manager.filter(task_id__in=task_ids)
+            return [self.meta_from_decoded(row.to_dict()) for row in rows]
         # Celery 5.7's loop of ``result_backend_always_retry``; 5.6 has it in other methods only.
         retried = getattr(self, "_ensure_retryable", lambda work, *args: work(*args))
         return [self._meta(row) for row in retried(self.TaskModel._default_manager.fetch, task_ids)]
@@ -185,7 +206,7 @@ class DatabaseBackend(OutcomesMixin, WaitingMixin, ChordMixin, redaction.Redacti
 
     def on_task_call(self, producer: Any, task_id: str) -> dict[str, Any]:
         """Ask for a row of *task_id*, which is about to be published, if ``DJCELERY_STORE_PUBLISHED`` is on."""
-        if conf.DJCELERY_STORE_PUBLISHED:
+        if conf.DJCELERY_STORE_PUBLISHED and not self._is_stored_by(self.TaskModel._default_manager):
             publish.expect(self, task_id)
         return super().on_task_call(producer, task_id)
 
@@ -232,7 +253,9 @@ class DatabaseBackend(OutcomesMixin, WaitingMixin, ChordMixin, redaction.Redacti
         """
         from djcelery.models import Chord
 
-        results = self.TaskModel._default_manager.delete_by(Retention.from_settings(self.expires))
+        # A table of the project has neither our indexes nor names of tasks to go by.
+        ages = Retention.of((), self.expires) if self._has_own_table() else Retention.from_settings(self.expires)
+        results = self.TaskModel._default_manager.delete_by(ages)
         groups = self.TaskSetModel._default_manager.delete_expired(self.expires)
         chords = Chord.objects.delete_expired(chord_age(self.app.conf, self.expires))
         logger.info("Deleted %d expired results, %d saved groups and %d chords.", results, groups, chords)

@@ -22,10 +22,11 @@ from celery.app.utils import find_app
 from celery.bin.celery import celery as celery_program
 from celery.utils.nodenames import default_nodename, host_format, node_format
 from django.core.management.base import BaseCommand, CommandError, CommandParser, DjangoHelpFormatter
+from django.db import connections
 
 import djcelery
 from djcelery.app import project_app
-from djcelery.checks import TAG
+from djcelery.checks import TAG, starting
 from djcelery.conf import DjangoSettings
 from djcelery.management import daemon, greenlets, lines
 from djcelery.management import options as option_tools
@@ -172,13 +173,17 @@ class CeleryCommand(BaseCommand):
         """
         with self.streams(options):
             self.run_click(
-                celery_program,
+                self.click_program(options),
                 line,
                 program_name or self.program_name,
                 # "celery" alone reads these from the environment, such as CELERY_WORKER_CONCURRENCY.
                 auto_envvar_prefix="CELERY",
                 default_map={"app": self.app, **(defaults or {})},
             )
+
+    def click_program(self, options: dict[str, Any]) -> click.Group:
+        """Return the program that ``run_celery`` runs; overridden where a sub-command is not Celery's."""
+        return celery_program
 
     def run_click(self, program: click.Command, line: list[str], program_name: str, **context: Any) -> None:
         """Run a click program; leave with its exit status unless that is 0."""
@@ -212,6 +217,10 @@ class CeleryCommand(BaseCommand):
         except OSError as exc:
             raise CommandError(f"--workdir={path}: {exc.strerror}.") from exc
 
+    def die(self, msg: str) -> NoReturn:
+        """End with *msg* and exit status 1; under ``call_command`` that is a ``CommandError``."""
+        raise CommandError(msg)
+
     def leave(self, status: int, message: str) -> NoReturn:
         """End with exit status *status*; under ``call_command`` that is a ``CommandError``."""
         if self._called_from_command_line:
@@ -224,6 +233,16 @@ class ProgramCommand(CeleryCommand):
 
     requires_system_checks = [TAG]
     program: Program
+
+    def get_check_kwargs(self, options: dict[str, Any]) -> dict[str, Any]:
+        self._checked_options = options
+        # Those that look into the database bound their time themselves.
+        return {**super().get_check_kwargs(options), "databases": list(connections)}
+
+    def check(self, *args: Any, **kwargs: Any) -> None:
+        """Run the checks, with those for this program's start. An error ends the command."""
+        with starting(self.program.name, getattr(self, "_checked_options", {})):
+            super().check(*args, **kwargs)
 
     @property
     def stealth_options(self) -> tuple[str, ...]:

@@ -45,9 +45,10 @@ def group_options() -> list[click.Option]:
 
 
 def program_options(program: Program, app: Any) -> list[click.Option]:
-    """Return the options of *program*'s sub-command, with those that the project added to *app*."""
+    """Return the options of *program*'s sub-command, with its own and those that the project added to *app*."""
     added = app.user_options if app is not None else {}
-    params = [*celery.commands[program.command].params, *added.get(program.command, ()), *added.get("preload", ())]
+    params = [*celery.commands[program.command].params, *program.own]
+    params += [*added.get(program.command, ()), *added.get("preload", ())]
     unique = {param.name: param for param in params if isinstance(param, click.Option)}
     return list(unique.values())
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+import click
+
 __all__ = ("BEAT", "CAM", "DETACH", "EV", "GLOBAL_HELP", "METHODS", "PROGRAMS", "SUBCOMMANDS", "WORKER", "Program")
 
 CAMERA = "djcelery.snapshot.Camera"
@@ -38,6 +40,8 @@ class Program:
     removed: dict[str, str] = field(default_factory=dict)
     #: Options with a value that are set to this, whatever the line says.
     forced: dict[str, str] = field(default_factory=dict)
+    #: Options of djcelery's own, which Celery doesn't know.
+    own: tuple[click.Option, ...] = ()
     #: Help of options, by long name, where Celery has none or leaves out the unit.
     help: dict[str, str] = field(default_factory=dict)
 
@@ -101,6 +105,7 @@ METAVARS = {
     "--camera": "CLASS",
     "--frequency": "SECONDS",
     "--maxrate": "RATE",
+    "--name": "NAME",
 }
 
 _NO_EXECV = (
@@ -212,8 +217,13 @@ CAM = Program(
     pidfile="celeryev.pid",
     keywords=EV.keywords,
     forced={"--camera": CAMERA},
+    own=(click.Option(["--name"]), click.Option(["--enable-events"], is_flag=True)),
     help={
         **_EVENTS_HELP,
+        "--name": "Node name of this camera, such as cam1@%h. What the broker keeps while it is away is kept under "
+        "this name, so give one where the host's name changes. Default: celerycam@ and the host.",
+        "--enable-events": "Tell the workers to send the events of tasks, at the start and when one appears. The "
+        "setting DJCELERY_CAMERA_ENABLE_EVENTS does the same.",
         "--camera": f"Accepted and not used: celerycam always uses {CAMERA}. Use celeryev for another camera.",
         "--logfile": "Write the log to this file. Default: standard error. The short -f means the log file only if its "
         "value is not a number.",

@@ -7,24 +7,13 @@ Next: ``docs/upgrading.rst``.
 from __future__ import annotations
 
 import argparse
-import csv
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from typing import Any
 
 from django.core.management.base import CommandError
-from django.db import connections
 
-from djcelery.management.results_progress import Progress, interruptible
-from djcelery.management.results_rows import Conversion, Skipped, Summary
-
-MAX_BATCH_ROWS = 10_000
-
-
-def _batch_rows(text: str) -> int:
-    if not text.isdecimal() or not 1 <= int(text) <= MAX_BATCH_ROWS:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number from 1 to {MAX_BATCH_ROWS}")
-    return int(text)
+from djcelery.management.results_progress import Progress, add_options, interruptible, report
+from djcelery.management.results_rows import Conversion, Summary
 
 
 class Convert:
@@ -37,17 +26,7 @@ class Convert:
     @staticmethod
     def add_arguments(parser: argparse.ArgumentParser) -> None:
         """Add the options of this sub-command."""
-        add = parser.add_argument
-        add("--dry-run", action="store_true", help="Report what would be done; change nothing.")
-        add("--report", metavar="FILE", help="Write all rows that stay as they are, and why, to this CSV file.")
-        add(
-            "--batch-rows",
-            type=_batch_rows,
-            default=500,
-            metavar="N",
-            help=f"The most rows per transaction (500), up to {MAX_BATCH_ROWS}. Large values make it fewer.",
-        )
-        add("--database", choices=list(connections), metavar="ALIAS", help="The database; default: the router's.")
+        add_options(parser, "stay as they are")
 
     def __init__(self, stdout: Any, options: dict[str, Any]) -> None:
         self.stdout = stdout
@@ -60,7 +39,8 @@ class Convert:
             CommandError: Rows stay that could not be converted, or the run was interrupted.
         """
         progress = Progress(self.stdout)
-        with _report(self.options["report"]) as on_skipped, interruptible() as interruption:
+        columns = {"table": "table", "row": "pk", "id": "key", "reason": "reason"}
+        with report(self.options["report"], columns) as on_skipped, interruptible() as interruption:
             summary = Conversion(
                 self.options["database"],
                 batch_rows=self.options["batch_rows"],
@@ -104,23 +84,3 @@ def _shown(now: Summary) -> str:
 
 def _results(number: int) -> str:
     return f"{number:,} result{'' if number == 1 else 's'}"
-
-
-@contextmanager
-def _report(path: str | None) -> Iterator[Callable[[Skipped], Any] | None]:
-    """Give a function that writes a row to the CSV file at *path*, or None if there is no path.
-
-    Raises:
-        CommandError: The file can't be written.
-    """
-    if path is None:
-        yield None
-        return
-    try:
-        file = open(path, "w", newline="", encoding="utf-8")  # noqa: SIM115 - closed below
-    except OSError as exc:
-        raise CommandError(f"The report can't be written to {path!r}: {exc.strerror}.") from exc
-    with file:
-        writer = csv.writer(file)
-        writer.writerow(["table", "row", "id", "reason"])
-        yield lambda row: writer.writerow([row.table, row.pk, row.key, row.reason])

@@ -204,8 +204,12 @@ class TaskManager(ResultManager.from_queryset(TaskQuerySet)):  # type: ignore[mi
     ) -> tuple[Any, bool]:
         """Store *result* (any value that JSON can carry) and return ``(row, created)``.
 
-        A finished row is not reopened; see ``may_replace``.
+        A finished row is not reopened; see ``may_replace``. In a table of the project's own without ``content_type``
+        values are stored as its fields do it, and the last write wins.
         """
+        if not any(field.name == "content_type" for field in self.model._meta.concrete_fields):
+            values = {"status": status, "result": result, "traceback": traceback, "meta": {"children": children}}
+            return self.update_or_create(task_id=task_id, defaults=values)
         created = not self.filter(task_id=task_id).exists()
         self.write(
             {
@@ -231,7 +235,7 @@ class TaskManager(ResultManager.from_queryset(TaskQuerySet)):  # type: ignore[mi
         # In autocommit every SELECT has a snapshot of its own.
         if not connection.in_atomic_block:
             return
-        if _isolation_level(connection).upper().replace(" ", "-") in ("REPEATABLE-READ", "SERIALIZABLE"):
+        if isolation_level(connection).upper().replace(" ", "-") in ("REPEATABLE-READ", "SERIALIZABLE"):
             warnings.warn(
                 "Polling results with transaction isolation level repeatable-read within the same transaction "
                 "may give outdated results. Be sure to commit the transaction for each poll iteration.",
@@ -240,7 +244,8 @@ class TaskManager(ResultManager.from_queryset(TaskQuerySet)):  # type: ignore[mi
             )
 
 
-def _isolation_level(connection: BaseDatabaseWrapper) -> str:
+def isolation_level(connection: BaseDatabaseWrapper) -> str:
+    """Return the level of *connection*'s transactions, as its server spells it. Database: one query."""
     if connection.vendor == "sqlite":
         # Each of its transactions reads one snapshot.
         return "SERIALIZABLE"

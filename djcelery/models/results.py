@@ -13,6 +13,7 @@ from django.db import models
 from django.utils.translation import gettext_lazy as _
 
 from djcelery import managers
+from djcelery.models.indexes import FilterIndex, SparseIndex
 from djcelery.picklefield import StoredValueField
 
 ALL_STATES = sorted(states.ALL_STATES)
@@ -90,6 +91,15 @@ class TaskMeta(StoredResult):
                 name="djcelery_taskmeta_name_done",
                 opclasses=("varchar_pattern_ops", "timestamptz_ops"),
             ),
+            # The rest is for the lists of the admin: one for each filter and each pair of them.
+            models.Index(fields=("date_done",), name="djcelery_taskmeta_done"),
+            models.Index(
+                fields=("worker", "date_done"), name="djcelery_taskmeta_worker", opclasses=("varchar_pattern_ops", "")
+            ),
+            FilterIndex(fields=("name", "status", "date_done"), name="djcelery_taskmeta_name_state"),
+            FilterIndex(fields=("worker", "status", "date_done"), name="djcelery_taskmeta_worker_state"),
+            FilterIndex(fields=("name", "worker", "date_done"), name="djcelery_taskmeta_name_worker"),
+            SparseIndex(fields=("root_id",), name="djcelery_taskmeta_root", present="parent_id"),
         )
 
     def __str__(self) -> str:
@@ -120,6 +130,7 @@ class TaskSetMeta(StoredResult):
         verbose_name = _("saved group result")
         verbose_name_plural = _("saved group results")
         db_table = "celery_tasksetmeta"
+        indexes = (models.Index(fields=("date_done",), name="djcelery_tasksetmeta_done"),)
 
     def __str__(self) -> str:
         return f"<TaskSet: {self.taskset_id}>"

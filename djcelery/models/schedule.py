@@ -1,21 +1,26 @@
-"""The tables of the schedule: what is sent, when, and that something changed.
+"""The tables of times: intervals, crontabs, events of the sun, and fixed instants.
 
-Written by people (admin, ORM) and by ``CELERYBEAT_SCHEDULE``; beat writes each row's last run and count.
+Written by people (admin, ORM) and by ``CELERYBEAT_SCHEDULE``; a row serves any number of periodic tasks. Rows
+that are equal are left alone.
 Next: ``docs/explain/life-of-a-schedule-change.rst``.
 """
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from collections.abc import Iterable
+from datetime import timedelta, timezone
+from decimal import Decimal
 from typing import Any
 
 from celery import schedules
 from django.core.exceptions import ValidationError
-from django.db import models, router, transaction
+from django.db import models
 from django.utils.translation import gettext_lazy as _
 from django.utils.translation import ngettext
 
-from djcelery import managers, utils
+from djcelery import times, utils
+from djcelery.models import rules
+from djcelery.models.noted import NotedModel
 
 PERIOD_CHOICES = (
     ("days", _("Days")),
@@ -25,14 +30,44 @@ PERIOD_CHOICES = (
     ("microseconds", _("Microseconds")),
 )
 
+#: Celery's events, in the order of a day.
+SOLAR_CHOICES = (
+    ("dawn_astronomical", _("Astronomical dawn")),
+    ("dawn_nautical", _("Nautical dawn")),
+    ("dawn_civil", _("Civil dawn")),
+    ("sunrise", _("Sunrise")),
+    ("solar_noon", _("Solar noon")),
+    ("sunset", _("Sunset")),
+    ("dusk_civil", _("Civil dusk")),
+    ("dusk_nautical", _("Nautical dusk")),
+    ("dusk_astronomical", _("Astronomical dusk")),
+)
+
 
 def cronexp(field: Any) -> str:
-    """Return a crontab field as text without spaces; an empty one is ``*``."""
-    return str(field).replace(" ", "") if field else "*"
+    """Return a crontab field, a text, number or collection of numbers, as text without spaces; an empty one is ``*``.
+
+    0 is a minute as good as any: django-celery wrote ``*`` for it.
+    """
+    if isinstance(field, Iterable) and not isinstance(field, str):
+        field = ",".join(str(value) for value in sorted(field))
+    return str(field).replace(" ", "") if field not in (None, "") else "*"
 
 
-class IntervalSchedule(models.Model):
+class TimesModel(NotedModel):
+    """What the four tables have in common. ``changed_at``: when the times of an existing row last changed."""
+
+    changed_at = models.DateTimeField(null=True, blank=True, editable=False)
+
+    class Meta:
+        abstract = True
+
+
+class IntervalSchedule(TimesModel):
     """A period, such as every 10 seconds. Rows are shared by any number of periodic tasks."""
+
+    change_kind = "interval"
+    definition = frozenset({"every", "period"})
 
     every = models.IntegerField(_("every"))
     period = models.CharField(_("period"), max_length=24, choices=PERIOD_CHOICES)
@@ -50,7 +85,23 @@ class IntervalSchedule(models.Model):
             "seconds": ngettext("every second", "every {every} seconds", self.every),
             "microseconds": ngettext("every microsecond", "every {every} microseconds", self.every),
         }
-        return texts.get(self.period, f"every {{every}} {self.period}").format(every=self.every)
+        if self.period in texts:
+            return texts[self.period].format(every=self.every)
+        # In an old row it is any text, and no template.
+        return f"every {self.every} {self.period}"
+
+    def clean_fields(self, exclude: Any = None) -> None:
+        """Check the fields, and that the period can be run and is no shorter than a second.
+
+        Raises:
+            ValidationError: Names the period, at ``every``.
+        """
+        super().clean_fields(exclude=exclude)
+        if not {"every", "period"} & set(exclude or ()):
+            try:
+                rules.check_interval(self.every, self.period)
+            except ValidationError as exc:
+                raise ValidationError({"every": exc}) from exc
 
     @property
     def period_singular(self) -> str:
@@ -77,14 +128,24 @@ class IntervalSchedule(models.Model):
         return cls.objects.filter(every=every, period=period).order_by("pk").first() or cls(every=every, period=period)
 
 
-class CrontabSchedule(models.Model):
+class CrontabSchedule(TimesModel):
     """Times in the manner of a crontab. Rows are shared by any number of periodic tasks."""
+
+    change_kind = "crontab"
+    definition = frozenset({"minute", "hour", "day_of_week", "day_of_month", "month_of_year", "timezone"})
 
     minute = models.CharField(_("minute"), max_length=64, default="*")
     hour = models.CharField(_("hour"), max_length=64, default="*")
     day_of_week = models.CharField(_("day of week"), max_length=64, default="*")
     day_of_month = models.CharField(_("day of month"), max_length=64, default="*")
     month_of_year = models.CharField(_("month of year"), max_length=64, default="*")
+    timezone = models.CharField(
+        _("time zone"),
+        max_length=63,
+        null=True,
+        blank=True,
+        help_text=_("Such as Europe/Brussels; empty for the zone of the Celery app."),
+    )
 
     class Meta:
         verbose_name = _("crontab")
@@ -93,185 +154,151 @@ class CrontabSchedule(models.Model):
 
     def __str__(self) -> str:
         fields = (self.minute, self.hour, self.day_of_week, self.day_of_month, self.month_of_year)
-        return f"{' '.join(map(cronexp, fields))} (m/h/d/dM/MY)"
+        zone = f" {self.timezone}" if self.timezone else ""
+        return f"{' '.join(map(cronexp, fields))} (m/h/d/dM/MY){zone}"
+
+    def save(self, *args: Any, **kwargs: Any) -> None:
+        """Save; an empty time zone becomes NULL."""
+        self.timezone = self.timezone or None
+        super().save(*args, **kwargs)
+
+    def clean_fields(self, exclude: Any = None) -> None:
+        """Check the fields, and that the time zone exists.
+
+        Raises:
+            ValidationError: At ``timezone``.
+        """
+        super().clean_fields(exclude=exclude)
+        if self.timezone and "timezone" not in (exclude or ()):
+            try:
+                rules.check_zone(self.timezone)
+            except ValidationError as exc:
+                raise ValidationError({"timezone": exc}) from exc
 
     def clean(self) -> None:
-        """Refuse what Celery's crontab can't read.
+        """Refuse what Celery's crontab can't read, and what never fires, such as 31 February.
 
         Raises:
             ValidationError: Names the text and what is wrong with it.
         """
-        try:
-            self.schedule  # noqa: B018 - building it is the check
-        except (ValueError, TypeError) as exc:
-            raise ValidationError(_("Not a crontab that Celery can read: %(reason)s"), params={"reason": exc}) from exc
+        rules.check_crontab(self)
 
     @property
     def schedule(self) -> schedules.crontab:
-        """The schedule as Celery's object.
+        """The schedule as Celery's object, by the clocks of the row's time zone, or else of the app's.
 
         Raises:
-            ValueError: A field is no crontab expression.
+            ValueError: A field is no crontab expression, no month has such a day, or the zone is unknown.
         """
+        fields = (self.minute, self.hour, self.day_of_week, self.day_of_month, self.month_of_year)
         try:
-            return schedules.crontab(
-                minute=self.minute,
-                hour=self.hour,
-                day_of_week=self.day_of_week,
-                day_of_month=self.day_of_month,
-                month_of_year=self.month_of_year,
-            )
+            return times.ZonedCrontab(*fields, zone=self.timezone) if self.timezone else schedules.crontab(*fields)
         except schedules.ParseException as exc:  # for "", "1,,2" and "*/"; no ValueError itself
             raise ValueError(str(exc)) from exc
 
     @classmethod
     def from_schedule(cls, schedule: schedules.crontab) -> CrontabSchedule:
-        """Return the first row with the expressions of *schedule*, or an unsaved one."""
+        """Return the first row with the expressions (and time zone) of *schedule*, or an unsaved one."""
         spec = {
             "minute": cronexp(schedule._orig_minute),
             "hour": cronexp(schedule._orig_hour),
             "day_of_week": cronexp(schedule._orig_day_of_week),
             "day_of_month": cronexp(schedule._orig_day_of_month),
             "month_of_year": cronexp(schedule._orig_month_of_year),
+            "timezone": schedule.zone if isinstance(schedule, times.ZonedCrontab) else None,
         }
         return cls.objects.filter(**spec).order_by("pk").first() or cls(**spec)
 
 
-class PeriodicTasks(models.Model):
-    """The time of the last change of the schedule; a single row, ``ident`` 1, that beat looks at."""
+class SolarSchedule(TimesModel):
+    """An event of the sun at a place. Needs the package ``ephem``. Rows are shared by any number of periodic tasks."""
 
-    ident = models.SmallIntegerField(default=1, primary_key=True, unique=True)
-    last_update = models.DateTimeField()
+    change_kind = "solar"
+    definition = frozenset({"event", "latitude", "longitude"})
 
-    objects = managers.ExtendedManager()
+    event = models.CharField(_("event"), max_length=24, choices=SOLAR_CHOICES)
+    latitude = models.DecimalField(
+        _("latitude"), max_digits=9, decimal_places=6, help_text=_("Degrees, north positive: -90 to 90.")
+    )
+    longitude = models.DecimalField(
+        _("longitude"), max_digits=9, decimal_places=6, help_text=_("Degrees, east positive: -180 to 180.")
+    )
 
     class Meta:
-        verbose_name = _("change of the schedule")
-        verbose_name_plural = _("changes of the schedule")
+        verbose_name = _("event of the sun")
+        verbose_name_plural = _("events of the sun")
+        ordering = ("event", "latitude", "longitude")
 
     def __str__(self) -> str:
-        return str(self.last_update)
+        return f"{self.get_event_display()} ({self.latitude}, {self.longitude})"
 
-    @classmethod
-    def changed(cls, instance: PeriodicTask | None = None, using: str | None = None, **kwargs: Any) -> None:
-        """Note that the schedule has changed, once the caller's transaction is committed.
-
-        A signal receiver, too: an *instance* whose ``no_changes`` is true changes nothing.
-        """
-        if getattr(instance, "no_changes", False):
-            return
-        alias = using or router.db_for_write(cls)
-        transaction.on_commit(
-            lambda: cls.objects.using(alias).update_or_create(ident=1, defaults={"last_update": utils.now()}),
-            using=alias,
-        )
-
-    @classmethod
-    def last_change(cls) -> datetime | None:
-        """Return when the schedule last changed, or None if it never did."""
-        return cls.objects.filter(ident=1).values_list("last_update", flat=True).first()
-
-
-class PeriodicTask(models.Model):
-    """A task that beat sends by a schedule.
-
-    Edited by people (admin, ORM) and by ``CELERYBEAT_SCHEDULE``; beat itself writes
-    ``last_run_at`` and ``total_run_count`` and nothing else. The unique key is ``name``.
-    """
-
-    name = models.CharField(_("name"), max_length=200, unique=True, help_text=_("Useful description"))
-    task = models.CharField(_("task name"), max_length=200)
-    interval = models.ForeignKey(
-        IntervalSchedule, null=True, blank=True, verbose_name=_("interval"), on_delete=models.PROTECT
-    )
-    crontab = models.ForeignKey(
-        CrontabSchedule,
-        null=True,
-        blank=True,
-        verbose_name=_("crontab"),
-        on_delete=models.PROTECT,
-        help_text=_("Use one of interval/crontab"),
-    )
-    args = models.TextField(_("Arguments"), blank=True, default="[]", help_text=_("JSON encoded positional arguments"))
-    kwargs = models.TextField(
-        _("Keyword arguments"), blank=True, default="{}", help_text=_("JSON encoded keyword arguments")
-    )
-    queue = models.CharField(
-        _("queue"),
-        max_length=200,
-        blank=True,
-        null=True,
-        default=None,
-        help_text=_("Queue defined in CELERY_QUEUES"),
-    )
-    exchange = models.CharField(_("exchange"), max_length=200, blank=True, null=True, default=None)
-    routing_key = models.CharField(_("routing key"), max_length=200, blank=True, null=True, default=None)
-    expires = models.DateTimeField(_("expires"), blank=True, null=True)
-    enabled = models.BooleanField(_("enabled"), default=True)
-    last_run_at = models.DateTimeField(editable=False, blank=True, null=True)
-    total_run_count = models.PositiveIntegerField(default=0, editable=False)
-    date_changed = models.DateTimeField(auto_now=True)
-    description = models.TextField(_("description"), blank=True)
-
-    objects = managers.PeriodicTaskManager()
-
-    #: True on an instance whose ``save()`` a running beat need not notice.
-    no_changes = False
-
-    class Meta:
-        verbose_name = _("periodic task")
-        verbose_name_plural = _("periodic tasks")
-
-    def __str__(self) -> str:
-        return f"{self.name}: {self.crontab or self.interval or '{no schedule}'}"
-
-    def save(self, *args: Any, **kwargs: Any) -> None:
-        """Save; empty queue, exchange and routing key become NULL, a disabled task forgets its last run."""
-        self.exchange = self.exchange or None
-        self.routing_key = self.routing_key or None
-        self.queue = self.queue or None
-        if not self.enabled:
-            self.last_run_at = None
-        super().save(*args, **kwargs)
-
-    def validate_unique(self, *args: Any, **kwargs: Any) -> None:
-        """Check the unique name, and that exactly one schedule is set (legacy put that rule here).
+    def clean_fields(self, exclude: Any = None) -> None:
+        """Check the fields, and that there is such a place.
 
         Raises:
-            ValidationError: On ``interval`` if no schedule is set, on ``crontab`` if both are.
+            ValidationError: At ``latitude`` or ``longitude``.
         """
-        super().validate_unique(*args, **kwargs)
-        if not self.interval_id and not self.crontab_id:
-            raise ValidationError({"interval": [_("One of interval or crontab must be set.")]})
-        if self.interval_id and self.crontab_id:
-            raise ValidationError({"crontab": [_("Only one of interval or crontab must be set")]})
-
-    def natural_key(self) -> tuple[str]:
-        """Return the unique name, for ``dumpdata --natural-primary``."""
-        return (self.name,)
+        super().clean_fields(exclude=exclude)
+        left_out = set(exclude or ())
+        rules.check_place(*(None if name in left_out else getattr(self, name) for name in ("latitude", "longitude")))
 
     @property
-    def schedule(self) -> schedules.BaseSchedule | None:
-        """The schedule as Celery's object: the interval's if old data has both, None if it has neither.
+    def schedule(self) -> schedules.solar:
+        """The schedule as Celery's object.
 
         Raises:
-            ObjectDoesNotExist: The row that it names is gone.
-            ValueError: The crontab row is no crontab.
+            ImproperlyConfigured: The package ``ephem`` is not installed.
+            ValueError: There is no such event or place.
         """
-        chosen = self.interval or self.crontab
-        return chosen.schedule if chosen else None
+        return schedules.solar(self.event, float(self.latitude), float(self.longitude))
 
     @classmethod
-    def notify_changed(cls, using: str | None = None) -> None:
-        """Tell a running beat that tasks have changed, once the caller's transaction is committed."""
-        PeriodicTasks.changed(using=using)
+    def from_schedule(cls, schedule: schedules.solar) -> SolarSchedule:
+        """Return the first row with the event and place of *schedule*, or an unsaved one."""
+        millionth = Decimal("0.000001")
+        place = {
+            "latitude": Decimal(str(schedule.lat)).quantize(millionth),
+            "longitude": Decimal(str(schedule.lon)).quantize(millionth),
+        }
+        spec = {"event": schedule.event, **place}
+        return cls.objects.filter(**spec).order_by("pk").first() or cls(**spec)
 
 
-def periodic_task_saved(instance: PeriodicTask, using: str, **kwargs: Any) -> None:
-    """Tell beat of a saved or deleted task. Receiver of ``post_save`` and ``post_delete``."""
-    PeriodicTasks.changed(instance, using=using)
+class ClockedSchedule(TimesModel):
+    """One instant. Rows are shared by any number of periodic tasks."""
 
+    change_kind = "clocked"
+    definition = frozenset({"clocked_time"})
 
-def schedule_row_changed(using: str, **kwargs: Any) -> None:
-    """Tell beat of a changed interval or crontab. Receiver of ``post_save`` and ``post_delete``."""
-    PeriodicTasks.changed(using=using)
+    clocked_time = models.DateTimeField(_("time"))
+
+    class Meta:
+        verbose_name = _("fixed time")
+        verbose_name_plural = _("fixed times")
+        ordering = ("clocked_time",)
+        indexes = (models.Index(fields=("clocked_time",), name="djcelery_clocked_time"),)
+
+    def __str__(self) -> str:
+        return utils.local_text(self.clocked_time)
+
+    def clean_fields(self, exclude: Any = None) -> None:
+        """Check the field, and that the year is one that all databases and time zones know.
+
+        Raises:
+            ValidationError: At ``clocked_time``.
+        """
+        super().clean_fields(exclude=exclude)
+        if "clocked_time" not in (exclude or ()):
+            rules.check_moments(self, "clocked_time")
+
+    @property
+    def schedule(self) -> times.Clocked:
+        """The schedule as an object that Celery can ask."""
+        return times.Clocked(utils.to_utc(self.clocked_time))
+
+    @classmethod
+    def from_schedule(cls, schedule: Any) -> ClockedSchedule:
+        """Return the first row of the instant of *schedule*, or an unsaved one."""
+        instant = utils.correct_awareness(schedule.instant.astimezone(timezone.utc))
+        found = cls.objects.filter(clocked_time=instant).order_by("pk").first()
+        return found or cls(clocked_time=instant)

@@ -1,6 +1,6 @@
 """The beat scheduler whose entries are rows of ``PeriodicTask``.
 
-``scheduler`` is the loop that beat calls; ``entry`` is one row as beat sees it.
+``scheduler`` is the loop that beat calls; ``entry`` is one row as people's code sees it.
 Next: ``docs/explain/life-of-a-schedule-change.rst``.
 """
 

@@ -8,27 +8,28 @@ Next: ``docs/explain/life-of-a-schedule-change.rst``.
 from __future__ import annotations
 
 import json
-from datetime import timedelta
+import math
+from collections.abc import Iterable
+from datetime import datetime, timedelta
 from typing import Any
 
 from celery import schedules
 from celery.beat import ScheduleEntry
 from celery.utils.time import maybe_make_aware
+from django.core.exceptions import ImproperlyConfigured
 from django.db import router
 from django.db.models import F, ObjectDoesNotExist
 
-from djcelery import utils
+from djcelery import times, utils
 from djcelery.exceptions import ArgumentsInvalid, ScheduleError, ScheduleMissing
-from djcelery.models import CrontabSchedule, IntervalSchedule, PeriodicTask
+from djcelery.models import ClockedSchedule, CrontabSchedule, IntervalSchedule, PeriodicTask, SolarSchedule
+from djcelery.models.periodic import SCHEDULES
+from djcelery.schedulers.loading import SHORTEST_PERIOD, check_json
 
 DEFAULT_MAX_INTERVAL = 5  # seconds
 
-#: Shorter periods would keep beat busy with nothing but one entry.
-SHORTEST_PERIOD = timedelta(seconds=1)
-#: The header that tells the worker which entry has sent the task; the result's row keeps it.
-NAME_HEADER = "periodic_task_name"
-#: The options of an entry that are columns of ``PeriodicTask``.
-STORED_OPTIONS = ("queue", "exchange", "routing_key")
+#: The options of an entry that are columns of ``PeriodicTask``; ``expires`` is one of two columns, by its type.
+STORED_OPTIONS = ("queue", "exchange", "routing_key", "priority", "headers", "expires", "expire_seconds")
 
 
 class ModelEntry(ScheduleEntry):
@@ -40,6 +41,8 @@ class ModelEntry(ScheduleEntry):
 
     model_schedules = (
         (schedules.crontab, CrontabSchedule, "crontab"),
+        (schedules.solar, SolarSchedule, "solar"),
+        (times.Clocked, ClockedSchedule, "clocked"),
         (schedules.schedule, IntervalSchedule, "interval"),
     )
     #: The only columns that beat writes to a row.
@@ -56,8 +59,7 @@ class ModelEntry(ScheduleEntry):
         self.args = _arguments(model, "args", list)
         self.kwargs = _arguments(model, "kwargs", dict)
         self.extra_options = options or {}
-        headers = {**(self.extra_options.get("headers") or {}), NAME_HEADER: model.name}
-        self.options = {**self.extra_options, **_options_of(model, self.extra_options), "headers": headers}
+        self.options = {**self.extra_options, **_options_of(model, self.extra_options)}
         self.total_run_count = model.total_run_count
         self.last_run_at = utils.to_utc(model.last_run_at or _anchor(model, self))
 
@@ -92,12 +94,17 @@ class ModelEntry(ScheduleEntry):
 
     @classmethod
     def to_model_schedule(cls, schedule: Any) -> tuple[Any, str]:
-        """Return the saved row for *schedule* (seconds, timedelta, schedule or crontab) and its field's name.
+        """Return the saved row for *schedule* and its field's name.
+
+        Args:
+            schedule: Seconds, a timedelta, an aware datetime, or a schedule object of Celery or ``djcelery.times``.
 
         Raises:
             ValueError: There is no table for such a schedule.
         """
-        if not isinstance(schedule, (int, float, timedelta, schedules.BaseSchedule)):
+        if isinstance(schedule, datetime):
+            schedule = times.Clocked(utils.to_utc(schedule))
+        if isinstance(schedule, bool) or not isinstance(schedule, (int, float, timedelta, schedules.BaseSchedule)):
             raise ValueError(f"Cannot convert schedule type {schedule!r} to model")
         schedule = schedules.maybe_schedule(schedule)
         for kind, model, field in cls.model_schedules:
@@ -125,19 +132,18 @@ class ModelEntry(ScheduleEntry):
         for key, empty in (("args", []), ("kwargs", {})):
             if key in values:
                 values[key] = json.dumps(values[key] or empty)
-        options = entry.get("options") or {}
-        values |= {key: options[key] or None for key in STORED_OPTIONS if key in options}
+        values |= _columns_of(entry.get("options") or {})
         if "schedule" in entry:
             row, chosen = cls.to_model_schedule(entry["schedule"])
             values |= {field: row if field == chosen else None for _, _, field in cls.model_schedules}
         return values
 
     @classmethod
-    def from_entry(cls, name: str, app: Any = None, **entry: Any) -> ModelEntry:
-        """Create or update the row *name* from an entry of ``CELERYBEAT_SCHEDULE`` and return it as an entry.
+    def values_of(cls, known_times: dict[str, Any] | None = None, /, **entry: Any) -> dict[str, Any]:
+        """Return the values of all columns that an entry decides; those of which it says nothing are empty.
 
-        ``enabled``, ``description`` and the counters of an existing row stay as they are. A row that is
-        as it should be is not written.
+        Args:
+            known_times: The rows of the entry's schedule, by field, if they need not be looked for.
 
         Raises:
             KeyError: There is no ``schedule``.
@@ -145,7 +151,29 @@ class ModelEntry(ScheduleEntry):
         """
         if "schedule" not in entry:
             raise KeyError("schedule")
-        values = {"args": "[]", "kwargs": "{}", **dict.fromkeys(STORED_OPTIONS), **cls.fields_of(**entry)}
+        if known_times is not None:
+            del entry["schedule"]
+        empty = {"args": "[]", "kwargs": "{}", **dict.fromkeys(STORED_OPTIONS)}
+        return {**empty, **cls.fields_of(**entry), **(known_times or {})}
+
+    @classmethod
+    def from_entry(
+        cls, name: str, skip_fields: Iterable[str] = ("relative", "options"), app: Any = None, **entry: Any
+    ) -> ModelEntry:
+        """Create or update the row *name* from an entry of ``CELERYBEAT_SCHEDULE`` and return it as an entry.
+
+        ``enabled``, ``description`` and the counters of an existing row stay as they are. A row that is
+        as it should be is not written.
+
+        Args:
+            skip_fields: Keys of the entry that are left out; of ``options``, those that have columns never are.
+
+        Raises:
+            KeyError: There is no ``schedule``.
+            ValueError: A key is unknown, or the schedule has no table.
+        """
+        entry = {key: value for key, value in entry.items() if key == "options" or key not in skip_fields}
+        values = cls.values_of(**entry)
         row, created = PeriodicTask.objects.get_or_create(name=name, defaults=values)
         if not created and any(getattr(row, key) != value for key, value in values.items()):
             for key, value in values.items():
@@ -164,54 +192,82 @@ def _positional(args: Any) -> str:
 
 
 def row_name(model: PeriodicTask) -> str:
+    """Return what the log calls the row."""
     return f"Periodic task {model.pk} {model.name!r}"
 
 
 def _schedule_of(model: PeriodicTask, app: Any) -> Any:
+    kinds = [kind for kind in SCHEDULES if getattr(model, f"{kind}_id") is not None]
+    if len(kinds) > 1:
+        raise ScheduleError(
+            f"{row_name(model)}: it has more than one schedule: {' and '.join(kinds)}. Keep one of them."
+        )
     try:
         schedule = model.schedule
     except ObjectDoesNotExist:
         schedule = None
-    except (ValueError, TypeError) as exc:
-        raise ScheduleError(f"{row_name(model)}: its crontab can't be read ({exc}). Correct it in the admin.") from exc
+    except (ValueError, TypeError, OverflowError, ImproperlyConfigured) as exc:
+        raise ScheduleError(f"{row_name(model)}: its times can't be read ({exc}). Correct them in the admin.") from exc
     if schedule is None:
-        gone = model.interval_id or model.crontab_id
-        why = "its schedule was removed from the database" if gone else "it has no schedule"
+        why = "its schedule was removed from the database" if kinds else "it has no schedule"
         raise ScheduleMissing(f"{row_name(model)}: {why}. Set an interval or a crontab, or disable the task.")
-    if not isinstance(schedule, schedules.crontab) and schedule.run_every < SHORTEST_PERIOD:
-        raise ScheduleError(
-            f"{row_name(model)}: a period of {schedule.run_every} is shorter than a second. Set a longer interval."
-        )
+    period = schedule.run_every if kinds == ["interval"] else None
+    if period is not None and period < SHORTEST_PERIOD:
+        raise ScheduleError(f"{row_name(model)}: a period of {period} is shorter than a second. Set a longer interval.")
     schedule.app = app
     return schedule
 
 
 def _arguments(model: PeriodicTask, field: str, kind: type) -> Any:
-    text = getattr(model, field)
     try:
-        value = json.loads(text) if text else kind()
-        # Legacy encoded arguments that were given as text twice.
-        value = json.loads(value) if isinstance(value, str) else value
-    except ValueError as exc:
-        raise ArgumentsInvalid(
-            f"{row_name(model)}: {field} is not JSON ({exc}). Correct it in the admin, or disable the task."
-        ) from exc
-    if not isinstance(value, kind):
-        wanted = "a JSON array, like [1, 2]" if kind is list else 'a JSON object, like {"a": 1}'
-        raise ArgumentsInvalid(f"{row_name(model)}: {field} must be {wanted}, not {text!r}.")
-    return value
+        return check_json(field, getattr(model, field), kind)
+    except ArgumentsInvalid as exc:
+        raise ArgumentsInvalid(f"{row_name(model)}: {exc}") from exc
 
 
 def _options_of(model: PeriodicTask, extra: dict[str, Any]) -> dict[str, Any]:
-    options = {name: getattr(model, name) or None for name in STORED_OPTIONS}
-    expires = model.expires or extra.get("expires")
-    return {**options, "expires": utils.to_utc(model.expires) if model.expires else expires}
+    options = {name: getattr(model, name) or None for name in ("queue", "exchange", "routing_key")}
+    if model.priority is not None:
+        options["priority"] = model.priority
+    headers = {**(extra.get("headers") or {}), **_arguments(model, "headers", dict)}
+    # The result's row names the periodic task by it.
+    options["headers"] = {**headers, "periodic_task_name": model.name}
+    expires = utils.to_utc(model.expires) if model.expires else model.expire_seconds
+    return {**options, "expires": extra.get("expires") if expires is None else expires}
 
 
-def unstored_options(entry: dict[str, Any]) -> dict[str, Any]:
+def _columns_of(options: dict[str, Any]) -> dict[str, Any]:
+    """Return the column values of the options that have columns."""
+    values: dict[str, Any] = {
+        key: options[key] or None for key in ("queue", "exchange", "routing_key") if key in options
+    }
+    if "priority" in options:
+        values["priority"] = options["priority"]
+    if "headers" in options:
+        values["headers"] = json.dumps(options["headers"]) if options["headers"] else None
+    if "expires" in options:
+        seconds, instant = _expiry_of(options["expires"])
+        values |= {"expire_seconds": seconds, "expires": instant}
+    return values
+
+
+def _expiry_of(expires: Any) -> tuple[int | None, datetime | None]:
+    """Return the option ``expires`` as seconds or as an instant, whichever it is; both None for a text."""
+    if isinstance(expires, timedelta):
+        expires = expires.total_seconds()
+    if isinstance(expires, (int, float)):
+        return math.ceil(expires), None
+    return None, utils.correct_awareness(expires) if isinstance(expires, datetime) else None
+
+
+def unstored_options(entry: Any) -> dict[str, Any]:
     """Return the options of a settings entry for which ``PeriodicTask`` has no column."""
     options = entry.get("options") or {}
-    return {key: value for key, value in options.items() if key not in STORED_OPTIONS}
+    return {
+        key: value
+        for key, value in options.items()
+        if key not in STORED_OPTIONS or (key == "expires" and isinstance(value, str))
+    }
 
 
 def _anchor(model: PeriodicTask, entry: ModelEntry) -> Any:
@@ -220,4 +276,5 @@ def _anchor(model: PeriodicTask, entry: ModelEntry) -> Any:
     An interval that is longer than the time between two starts of beat would never fire otherwise.
     """
     is_crontab = isinstance(entry.schedule, schedules.crontab)
-    return entry._default_now() if is_crontab or model.date_changed is None else model.date_changed
+    known = model.scheduled_from or model.date_changed
+    return entry._default_now() if is_crontab or known is None else known

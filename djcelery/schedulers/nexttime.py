@@ -142,7 +142,7 @@ class Crontab(Schedule):
         ScheduleError: A field can't be read or the zone is unknown; the message names it.
     """
 
-    __slots__ = ("fields", "zone")
+    __slots__ = ("_found", "fields", "zone")
 
     def __init__(
         self,
@@ -155,6 +155,9 @@ class Crontab(Schedule):
     ) -> None:
         self.fields = read_fields(str(minute), str(hour), str(day_of_week), str(day_of_month), str(month_of_year))
         self.zone = read_zone(zone)
+        # A gap between two firings, as it was found last: thousands of rows share a crontab, and most of them ask
+        # about the same gap.
+        self._found: tuple[datetime, datetime] | None = None
 
     @property
     def never_fires(self) -> bool:
@@ -163,6 +166,9 @@ class Crontab(Schedule):
 
     def next_after(self, instant: datetime) -> datetime | None:
         """Return the first firing after *instant*; None if it never fires, or only past the year 9999."""
+        found = self._found
+        if found is not None and instant.tzinfo is not None and found[0] <= instant < found[1]:
+            return found[1]
         try:
             wall = self.fields.first_after(self._local(instant))
             # Only in the second pass of a repeated hour has a later minute on the wall been there before.
@@ -170,7 +176,10 @@ class Crontab(Schedule):
                 wall = self.fields.first_after(wall)
         except OverflowError:
             return None
-        return None if wall is None else fires_at
+        if wall is None:
+            return None
+        self._found = instant, fires_at
+        return fires_at
 
     def last_until(self, instant: datetime) -> datetime | None:
         """Return the latest firing at or before *instant*; None if there is none."""

@@ -1,238 +1,377 @@
-"""The loop that beat calls: it keeps the entries up to date and sends what is due.
+"""The loop that beat calls: who leads, what is due, and what has changed.
 
-Reads the enabled rows, again whenever the schedule has changed. One bad row is held out and
-logged; the rest runs.
+Of any number of beats one leads: it alone claims, sends and writes. ``lease`` says who leads, ``book`` what there
+is to send, ``dispatch`` sends it. Without the lease nothing is sent, and without the database nobody has it.
 Next: ``docs/explain/life-of-a-schedule-change.rst``.
 """
 
 from __future__ import annotations
 
 import logging
-import time
-from datetime import timedelta
+from collections.abc import Callable
+from datetime import datetime, timezone
 from typing import Any
 
-from celery import schedules
-from celery.beat import Scheduler
-from django.db import Error, router
+from django.db import Error, connections, router
+from kombu.utils.objects import cached_property
 
-from djcelery import db, utils
-from djcelery.exceptions import ScheduleError
-from djcelery.models import PeriodicTask, PeriodicTasks
-from djcelery.schedulers.entry import DEFAULT_MAX_INTERVAL, ModelEntry, row_name, unstored_options
+from djcelery import db
+from djcelery.conf import conf
+from djcelery.exceptions import LeaseLost
+from djcelery.schedulers import changes
+from djcelery.schedulers.book import Book
+from djcelery.schedulers.claims import Claims, Run
+from djcelery.schedulers.dispatch import Dispatcher
+from djcelery.schedulers.entry import ModelEntry
+from djcelery.schedulers.lease import Lease, monotonic
+from djcelery.schedulers.outbox import DueEntry, Outbox
+from djcelery.schedulers.plans import Plan
+from djcelery.schedulers.standbys import Standby
+from djcelery.schedulers.surface import ADD_ENTRY_ERROR, EntriesScheduler
+
+__all__ = ("ADD_ENTRY_ERROR", "DatabaseScheduler")
 
 logger = logging.getLogger(__name__)
 
-ADD_ENTRY_ERROR = "Couldn't add entry %r to database schedule: %r. Contents: %r"
-
 #: Look for changes no more often than this, in seconds, however many entries are due.
 CHECK_EVERY_S = 1.0
-#: A crontab that was missed longer ago than this is not caught up with when beat starts.
-CATCH_UP = timedelta(days=1)
+#: Delete old runs this often, in seconds, when nothing is due.
+PURGE_EVERY_S = 600.0
+FIRST_PURGE_S = 60.0
+#: How one tick deletes old runs: rows per batch, and batches, one per outcome at least.
+PURGE_ROWS, PURGE_BATCHES = 1000, 3
+#: Look again after this long, in seconds, while the database is away.
+DATABASE_WAIT_S = 1.0
+#: A clock that jumps by more than this, in seconds, is told of.
+JUMP_S = 5.0
+#: Seconds between two slices of the comparison.
+SLICE_PAUSE_S = 0.05
+#: The part of the lease that one call to the broker may last.
+BROKER_PART = 0.25
 
 
-class DatabaseScheduler(Scheduler):
-    """Beat's scheduler on the database. The class attributes are override points."""
+def utc_now() -> datetime:
+    """Return the present, aware."""
+    return datetime.now(timezone.utc)
 
-    Entry = ModelEntry
-    Model = PeriodicTask
-    Changes = PeriodicTasks
-    max_interval = DEFAULT_MAX_INTERVAL
-    #: Read every row again after this many seconds, for edits that no signal tells of (raw SQL).
-    reload_every_s = 180
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        self._schedule: dict[str, ModelEntry] | None = None
-        # Runs that are not written yet, by the name of their entry.
-        self._dirty: dict[str, int] = {}
-        self._last_change: Any = None
-        self._loaded_mono = self._checked_mono = 0.0
-        self._settings_options: dict[str, dict[str, Any]] = {}
-        self._told: dict[Any, str] = {}
+class DatabaseScheduler(EntriesScheduler):
+    """Beat's scheduler on the database.
+
+    Args:
+        nowfun: Returns the present, aware; None is the clock.
+        clock: Seconds that never go back; None is the machine's.
+    """
+
+    def __init__(
+        self,
+        app: Any,
+        *args: Any,
+        lazy: bool = False,
+        nowfun: Callable[[], datetime] | None = None,
+        clock: Callable[[], float] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        self.now = nowfun or utc_now
+        self._clock = clock or monotonic
         self._is_ticking = False
-        super().__init__(*args, **kwargs)
-
-    # the schedule
-
-    def setup_schedule(self) -> None:
-        """Write the default entries and those of ``CELERYBEAT_SCHEDULE``. Called once, at start."""
-        self.install_default_entries(self.schedule)
-        self.update_from_dict(self.app.conf.beat_schedule)
-
-    def install_default_entries(self, data: dict[str, Any]) -> None:
-        """Write the row of the daily result cleanup if there is none; an edited or disabled one stays."""
-        wanted = self.app.conf.result_expires and not self.app.backend.supports_autoexpire
-        name = "celery.backend_cleanup"
-        if wanted and not self.Model.objects.filter(name=name).exists():
-            entry = {"task": name, "schedule": schedules.crontab("0", "4", "*"), "options": {"expires": 12 * 3600}}
-            self.update_from_dict({name: entry})
-
-    def update_from_dict(self, mapping: dict[str, Any]) -> None:
-        """Create or update a row per entry of *mapping*; one that fails is logged and skipped."""
-        for name, entry in mapping.items():
-            try:
-                self._settings_options[name] = unstored_options(entry)
-                self.Entry.from_entry(name, app=self.app, **entry)
-            except ScheduleError as exc:
-                logger.error("%s", exc)
-            except Exception as exc:
-                logger.exception(ADD_ENTRY_ERROR, name, exc, entry)
-        if mapping:
-            self._schedule = None
-
-    def all_as_schedule(self) -> dict[str, ModelEntry]:
-        """Return an entry per enabled row, by name. Rows that can't be run are logged and left out.
-
-        Database: one SELECT.
-        """
-        entries = {}
-        for model in self.Model.objects.enabled().select_related("interval", "crontab"):
-            try:
-                entries[model.name] = self._entry(model)
-            except Exception as exc:  # noqa: BLE001 - one bad row, whatever is wrong with it, is held out alone
-                self._tell(model, exc)
-            else:
-                self._told.pop(model.pk, None)
-        return entries
-
-    def _entry(self, model: PeriodicTask) -> ModelEntry:
-        entry = self.Entry(model, app=self.app, options=self._settings_options.get(model.name))
-        if model.interval_id and model.crontab_id:
-            problem = "has an interval and a crontab; the interval counts. Remove one of them."
-            self._tell(model, f"{row_name(model)} {problem}")
-        return entry
-
-    def _tell(self, model: PeriodicTask, problem: Any) -> None:
-        """Log *problem* of a row, once until it is another one."""
-        text = str(problem)
-        if self._told.get(model.pk) != text:
-            self._told[model.pk] = text
-            unexpected = isinstance(problem, Exception) and not isinstance(problem, ScheduleError)
-            logger.error("beat: held out. %s", text, exc_info=problem if unexpected else None)
-
-    @property
-    def schedule(self) -> dict[str, ModelEntry]:
-        """The entries by name, loaded on first use; ``tick()`` keeps them up to date."""
-        if self._schedule is None:
-            self._load()
-        return self._schedule or {}
-
-    @schedule.setter
-    def schedule(self, value: dict[str, ModelEntry]) -> None:
-        self._schedule = value
-
-    def _load(self) -> None:
-        is_first = not self._loaded_mono
-        # The mark is read before the rows: a change in between is seen twice, never missed.
-        self._last_change = self.Changes.last_change()
-        self._schedule = self.all_as_schedule()
-        self._loaded_mono = time.monotonic()
-        self._heap = None
-        if is_first:
-            self._skip_old_crontabs()
-
-    def _skip_old_crontabs(self) -> None:
-        now = utils.to_utc(utils.now())
-        skipped = [
-            entry
-            for entry in self.schedule.values()
-            if isinstance(entry.schedule, schedules.crontab) and now - entry.last_run_at > CATCH_UP
-        ]
-        for entry in skipped:
-            entry.last_run_at = now
-        if skipped:
-            logger.info("beat: %d crontabs last ran over a day ago; they wait for their next time.", len(skipped))
-
-    def schedule_changed(self) -> bool:
-        """Tell whether the schedule has changed since it was loaded. A database error is logged and False.
-
-        Database: one SELECT of one row.
-        """
-        try:
-            changed = self.Changes.last_change() != self._last_change
-        except Error as exc:
-            logger.error("Database gave error: %r", exc, exc_info=True)
-            db.close_broken(db.connections[router.db_for_read(self.Changes)])
-            return False
-        return changed or time.monotonic() - self._loaded_mono > self.reload_every_s
+        # What leading takes; made when this beat begins to lead.
+        self._book: Book | None = None
+        self._is_standing_by = False
+        self._problem: str | None = None
+        self._troubles: dict[int, str] = {}
+        self._checked_mono = self._purged_mono = -1e9
+        self._checked_at: datetime | None = None
+        self._clocks: tuple[datetime, float] | None = None
+        # The settings' entries are written by the beat that leads, not by any that starts.
+        super().__init__(app, *args, lazy=True, **kwargs)
+        self.alias = router.db_for_write(self.Model)
+        self.lease = Lease(self.alias, conf.DJCELERY_BEAT_LEASE_NAME, conf.DJCELERY_BEAT_LEASE_S, clock=self._clock)
+        self._standby = Standby(self.alias, self.lease, self._clock)
+        self._claims = Claims(self.alias, self.lease)
+        self._outbox = Outbox(self, self._claims, self.lease, self._tell_plan, self.now, self._clock)
+        self._comparison: changes.Comparison | None = None
 
     # the loop
 
     def tick(self, *args: Any, **kwargs: Any) -> float:
-        """Send what is due, one entry a call, and return the seconds until the next call."""
-        if self._schedule is not None and time.monotonic() - self._checked_mono >= CHECK_EVERY_S:
-            self._checked_mono = time.monotonic()
-            if self.schedule_changed():
-                logger.info("DatabaseScheduler: Schedule changed.")
-                self._reload()
+        """Do what is to be done now, and return the seconds until the next call."""
         self._is_ticking = True
         try:
-            return super().tick(*args, **kwargs)
+            return self._tick()
+        except LeaseLost as exc:
+            self._demote(str(exc))
+        except Error as exc:
+            self._note_database(exc)
+            return DATABASE_WAIT_S
         finally:
             self._is_ticking = False
+        return min(self._standby_s(), float(self.max_interval))
+
+    def _tick(self) -> float:
+        if not self._leads():
+            return min(self._standby_s(), float(self.max_interval))
+        now = self.now()
+        self._watch_clock(now)
+        self._outbox.flush()
+        has_more = self._send(now)
+        # However much is due, what has changed is seen in time.
+        if not has_more or self._clock() - self._checked_mono >= 2 * CHECK_EVERY_S:
+            has_more |= self._keep_up(now, is_busy=has_more)
+        self._note_database(None)
+        return 0.0 if has_more else self._idle_s()
+
+    def _idle_s(self) -> float:
+        """Return the seconds until there is something to do."""
+        waits = [float(self.max_interval), max(self.lease.wait_s(), 0.05)]
+        if self._outbox.has_unsent or self._outbox.is_away:
+            waits.append(max(self._outbox.retry_s(), 0.01))
+        wake = self._book.agenda.next_wake() if self._book else None
+        if wake is not None and not self._outbox.is_away:
+            waits.append(max(0.0, wake - self.now().timestamp()))
+        if self._comparison is not None:
+            waits.append(max(self._comparison.wait_s(), SLICE_PAUSE_S))
+        return min(waits)
+
+    def _standby_s(self) -> float:
+        return max(self.lease.wait_s(), 0.05)
+
+    # who leads
+
+    def _leads(self) -> bool:
+        """Tell whether this beat leads; renew the lease, or try to get it, if it is time to."""
+        if self.lease.is_held():
+            if self.lease.wait_s() <= 0:
+                self.lease.renew()
+            if self.lease.is_held():
+                if self._book is None:
+                    self._promote()
+                return True
+        if self._book is not None:
+            self._demote(f"The lease {self.lease.name!r} ran out.")
+        if self.lease.wait_s() > 0 or not self.lease.acquire():
+            if not self._is_standing_by:
+                self._is_standing_by = True
+                leader = f"{self.lease.held_by} leads" if self.lease.held_by else "the lease can't be had now"
+                logger.info("beat: standing by (lease %r): %s.", self.lease.name, leader)
+            self._standby.tell()
+            return False
+        self._promote()
+        return True
+
+    def _promote(self) -> None:
+        """Begin to lead: write the settings' entries, read all rows, and see to what another beat has left."""
+        logger.info("beat: leading (lease %r, token %s).", self.lease.name, self.lease.token)
+        if self._is_standing_by:
+            self._is_standing_by = False
+            self._standby.forget()
+        self._outbox.try_at_once()
+        self._outbox.flush()
+        self.setup_schedule()
+        now = self.now()
+        seen = changes.read(self.alias)
+        book = Book(self.alias, self._tasks, self.app.timezone, self._troubles)
+        book.load(now, self._keep_lease)
+        book.write_errors()
+        changes.forget(self.alias, seen, self.lease)
+        self._comparison = changes.Comparison(self.alias, conf.DJCELERY_BEAT_COMPARE_S, clock=self._clock)
+        self._checked_mono, self._checked_at = self._clock(), now
+        # The first purge comes a minute after the start, which has enough to do.
+        self._purged_mono = self._checked_mono - PURGE_EVERY_S + FIRST_PURGE_S
+        self._book = book
+        self._dispatcher = Dispatcher(self.alias, book, self._claims, self._outbox)
+        logger.debug("beat: %d entries, %d held out.", len(book.agenda.plans), len(book.troubles))
+
+    def _keep_lease(self) -> None:
+        if self.lease.wait_s() <= 0:
+            self.lease.renew()
+        if not self.lease.is_held():
+            raise LeaseLost(f"The lease {self.lease.name!r} ran out while the schedule was read.")
+
+    def _demote(self, why: str) -> None:
+        """Stop leading; another beat may do so already."""
+        if self._book is not None:
+            logger.warning("beat: not leading any more, standing by. %s", why)
+        self._book = None
+        self._is_standing_by = True
+
+    def _tasks(self) -> Any:
+        return self.Model.objects.using(self.alias).filter(enabled=True)
+
+    # what a leader does
+
+    def _send(self, now: datetime) -> bool:
+        """Send what is due; tell whether more is."""
+        outbox, book = self._outbox, self._book
+        assert book is not None
+        waits = outbox.retry_s() > 0
+        if outbox.is_away and (waits or not outbox.reach_broker()):
+            return False
+        if outbox.has_unsent and not waits:
+            self._dispatcher.send_unsent(now)
+        if outbox.is_away:
+            return False
+        self._dispatcher.send_due(now)
+        wake = book.agenda.next_wake()
+        return wake is not None and wake <= self.now().timestamp() and not outbox.is_away
+
+    def _keep_up(self, now: datetime, is_busy: bool) -> bool:
+        """Follow what has changed in the database; tell whether more is to be read."""
+        book = self._book
+        assert book is not None
+        mono = self._clock()
+        if not book.is_behind and mono - self._checked_mono >= CHECK_EVERY_S:
+            mark = self._checked_at or now
+            self._checked_mono, self._checked_at = mono, now
+            seen = changes.read(self.alias)
+            book.follow(seen, mark)
+            if self._is_told_of_changes():
+                book.read_again(None, mark)
+            self._catch_up(now)
+            changes.forget(self.alias, seen, self.lease)
+        elif book.is_behind:
+            self._catch_up(now)
+        if self._comparison is not None and not book.is_behind and self._comparison.wait_s() <= 0:
+            # Whoever wrote these rows by hand has not said since when they count.
+            book.read_again(self._comparison.step(book.digests), now)
+        elif not is_busy and mono - self._purged_mono >= PURGE_EVERY_S:
+            # Many old runs go a part at a time, so that nothing due has to wait.
+            deleted = self._claims.purge(conf.DJCELERY_RUN_HISTORY, PURGE_ROWS, PURGE_BATCHES)
+            self._purged_mono = self._purged_mono if deleted >= PURGE_ROWS else mono
+        return book.is_behind
+
+    def _catch_up(self, now: datetime) -> None:
+        """Read again what is to be read again, until something is due."""
+        book = self._book
+        assert book is not None
+        changed = 0
+        while book.is_behind:
+            changed += book.step(now)
+            wake = book.agenda.next_wake()
+            if self.lease.wait_s() <= 0 or (wake is not None and wake <= self.now().timestamp()):
+                break
+        if changed:
+            logger.info("DatabaseScheduler: Schedule changed. %d entries were read again.", changed)
+
+    def _is_told_of_changes(self) -> bool:
+        """Ask ``schedule_changed()`` if a subclass has its own."""
+        own = type(self).schedule_changed is not EntriesScheduler.schedule_changed
+        return own and self.schedule_changed()
+
+    def _watch_clock(self, now: datetime) -> None:
+        """Tell of a clock that has jumped. What has fired doesn't fire again; what is missed goes by the policy."""
+        mono = self._clock()
+        if self._clocks is not None:
+            before, before_mono = self._clocks
+            jump = (now - before).total_seconds() - (mono - before_mono)
+            if abs(jump) > JUMP_S:
+                logger.warning("beat: the clock has jumped by %+.0f s.", jump)
+        self._clocks = now, mono
+
+    def _tell_plan(self, plan: Plan, problem: Exception | None) -> None:
+        if self._book is not None and problem is not None:
+            self._book.tell(plan.pk, plan.name, problem, what="can't be sent")
+        elif self._book is not None:
+            self._book.mended(plan.pk)
+
+    def _note_database(self, exc: Error | None) -> None:
+        """Log once that the database is away, and once that it is back."""
+        if exc is not None:
+            db.close_broken(connections[self.alias])
+        text = None if exc is None else f"{type(exc).__name__}: {exc}"
+        if text and not self._problem:
+            logger.error("beat: the database gave an error; nothing is sent until it answers again. %s", text)
+        elif self._problem and not text:
+            logger.info("beat: the database answers again.")
+        self._problem = text
+
+    # sending
+
+    @cached_property
+    def connection(self) -> Any:
+        """The connection to the broker; none of its calls lasts longer than a part of the lease."""
+        limit_s = max(0.5, self.lease.length_s * BROKER_PART)
+        connection = self.app.connection_for_write(
+            connect_timeout=min(self.app.conf.broker_connection_timeout or limit_s, limit_s)
+        )
+        options = connection.transport_options
+        kind = connection.transport.driver_type
+        if kind == "redis":
+            options.setdefault("socket_timeout", limit_s)
+            options.setdefault("socket_connect_timeout", limit_s)
+        elif kind == "amqp":
+            options.setdefault("read_timeout", limit_s)
+            options.setdefault("write_timeout", limit_s)
+            # Else a broker that dies takes with it what was sent last, and nobody knows.
+            options.setdefault("confirm_publish", True)
+        return connection
+
+    def _ensure_connected(self) -> Any:
+        # Celery's tries a hundred times; here the next tick tries again, and the lease is renewed in between.
+        hosts = len(self.connection.alt or ())
+        return self.connection.ensure_connection(max_retries=max(hosts - 1, 0), interval_start=0, interval_max=0)
+
+    def due_entry(self, plan: Plan, run: Run) -> Any:
+        """Return what ``apply_entry()`` is given for *run*.
+
+        Database: none; one SELECT if a subclass has an ``Entry`` of its own, which is made from the row.
+        """
+        due = DueEntry(plan, run, self.app, self._settings_options.get(plan.name))
+        if self.Entry is ModelEntry:
+            return due
+        entry: Any = self.Entry(due.model, app=self.app, options=self._settings_options.get(plan.name))
+        headers = {**(entry.options.get("headers") or {}), **due.options["headers"]}
+        entry.options = {**entry.options, "headers": headers, "task_id": run.task_id}
+        entry.scheduled_at = run.scheduled_at
+        return entry
+
+    def apply_entry(self, entry: Any, producer: Any = None) -> None:
+        """Send the message of one due *entry*.
+
+        Raises:
+            Exception: It could not be sent; unlike in Celery this is not swallowed here.
+        """
+        logger.info("Scheduler: Sending due task %s (%s)", entry.name, entry.task)
+        result = self.apply_async(entry, producer=producer, advance=False)
+        logger.debug("%s sent. id->%s", entry.task, getattr(result, "id", None))
+
+    def apply_async(self, entry: Any, producer: Any = None, advance: bool = True, **kwargs: Any) -> Any:
+        """Send the message of *entry* and return its result; *advance* counts a run, as ``reserve()`` does."""
+        if advance:
+            entry = self.reserve(entry)
+        args, arguments = list(entry.args or ()), dict(entry.kwargs or {})
+        # The next tick tries again: a retry in here could outlast the lease.
+        options = {"retry": False, **entry.options, **kwargs}
+        options["headers"] = {**(options.get("headers") or {}), "celery_beat_task": True}
+        task = self.app.tasks.get(entry.task)
+        if task is not None:
+            return task.apply_async(args, arguments, producer=producer, **options)
+        return self.send_task(entry.task, args, arguments, producer=producer, **options)
+
+    # the end
+
+    def sync(self) -> None:
+        """Write what is not written yet: which runs were sent. After a database error it is kept."""
+        try:
+            self._outbox.flush()
+        except Error as exc:
+            logger.error("Database error while sync: %r", exc, exc_info=True)
+            db.close_broken(connections[self.alias])
+        super().sync()
 
     def close(self) -> None:
-        """Write what is not written yet and close the connection to the broker.
+        """Write what is not written yet, give up the lease, and close the connection to the broker.
 
         Celery calls it from its handler of SIGTERM, too, which may interrupt a tick that is writing to
         the broker or the database and holds their locks: to use them then would wait for ever. Beat
         leaves the tick and closes again at once, so the first call does nothing.
         """
-        if not self._is_ticking:
-            super().close()
-
-    def _reload(self) -> None:
-        try:
-            self.sync()
-            self._load()
-        except Error as exc:
-            logger.error("Database gave error: %r; the schedule stays as it was.", exc, exc_info=True)
-            db.close_broken(db.connections[router.db_for_read(self.Model)])
-
-    def schedules_equal(self, old: Any, new: Any) -> bool:
-        """Return True: ``_load`` drops the heap when the entries are others, so nothing need be compared."""
-        return True
-
-    def reserve(self, entry: ModelEntry) -> ModelEntry:
-        """Count the run of *entry* in memory and in its row, before it is sent; return its next entry."""
-        new_entry = super().reserve(entry)
-        self._dirty[entry.name] = self._dirty.get(entry.name, 0) + 1
-        self.sync()
-        return new_entry
-
-    def sync(self) -> None:
-        """Write the last runs that are not written yet. After a database error they are kept for the next time."""
-        if not self._dirty or self._schedule is None:
+        if self._is_ticking:
             return
-        logger.debug("Writing entries (%s)...", len(self._dirty))
-        for name in sorted(self._dirty):
-            try:
-                if name in self._schedule:
-                    self._schedule[name].save(self._dirty[name])
-            except Error as exc:
-                logger.error("Database error while sync: %r", exc, exc_info=True)
-                db.close_broken(db.connections[router.db_for_write(self.Model)])
-                return
-            del self._dirty[name]
-
-    # helpers for user code
-
-    @classmethod
-    def create_or_update_task(cls, name: str, **schedule_dict: Any) -> None:
-        """Create or update the task *name*; keys that are not given stay as they are.
-
-        Raises:
-            KeyError: The task is new and there is no ``schedule``.
-        """
-        if "schedule" not in schedule_dict and not cls.Model.objects.filter(name=name).exists():
-            raise KeyError("schedule")
-        cls.Model.objects.update_or_create(name=name, defaults=cls.Entry.fields_of(**schedule_dict))
-
-    @classmethod
-    def delete_task(cls, name: str) -> None:
-        """Delete the task *name*.
-
-        Raises:
-            PeriodicTask.DoesNotExist: There is none.
-        """
-        cls.Model.objects.get(name=name).delete()
+        try:
+            super().close()
+        finally:
+            self._book = None
+            if self._is_standing_by:
+                self._standby.forget()
+            self.lease.release()

@@ -17,3 +17,24 @@ def person(client, django_user_model):
         return client
 
     return log_in
+
+
+@pytest.fixture
+def broker_said(monkeypatch):
+    """What the broker says to the overview and the metrics: the last of the list, which a test may add to."""
+    from djcelery import queues
+
+    said = [queues.Broker((queues.Queue("celery", 0),), url="memory://localhost//")]
+    monkeypatch.setattr(queues, "look", lambda app, names=(), **options: said[-1])
+    return said
+
+
+@pytest.fixture
+def all_well(celery_app, broker_said):
+    """A worker, a camera and a broker that run, and tasks that succeed."""
+    from tests.db.history import add, camera, minute, task, worker
+
+    camera()
+    worker(active=1, processed=10, seen=10, missed=0)
+    task()
+    add(minute(1), count=10, runtime=(0.02,))

@@ -17,6 +17,7 @@ from djcelery.backends import outcomes
 from djcelery.backends.database import DatabaseBackend
 from djcelery.managers.results import TaskManager
 from djcelery.models import TaskMeta
+from tests.checking import said
 from tests.services import wait_until
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -70,7 +71,7 @@ def test_a_lock_timeout_is_tried_again(backend, monkeypatch, caplog):
         backend.store_result("locked", 1, states.SUCCESS)
     connection.close()
     assert TaskMeta.objects.get(task_id="locked").status == "SUCCESS"
-    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert [record.levelname for record in said(caplog)] == ["WARNING"]
     assert "Could not store the result of locked" in caplog.text
 
 
@@ -82,7 +83,7 @@ def test_a_lock_that_stays_is_an_error_after_bounded_tries_and_in_the_log(backen
     with row_locked("locked"), pytest.raises(OperationalError):
         backend.store_result("locked", 1, states.SUCCESS)
     connection.close()
-    assert [record.levelname for record in caplog.records] == ["WARNING", "ERROR"]
+    assert [record.levelname for record in said(caplog)] == ["WARNING", "ERROR"]
     assert "Task locked is in state SUCCESS, but that could not be stored" in caplog.text
 
 
@@ -228,7 +229,7 @@ def test_what_the_event_loop_cant_store_a_thread_stores(backend, in_loop, away, 
     wait_until(lambda: database.rows, 10, "the row")
     assert database.rows == [("x", state, "djcelery-outcomes")]
     in_loop.waiting.join()
-    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert [record.levelname for record in said(caplog)] == ["WARNING"]
 
 
 def test_what_the_thread_cant_store_is_in_the_log_and_the_next_is_stored(backend, in_loop, away, caplog):
@@ -276,7 +277,7 @@ def test_so_many_outcomes_wait_and_no_more(backend, in_loop, away, monkeypatch, 
     away(2)
     backend.mark_as_revoked("x", "revoked")
     backend.mark_as_revoked("y", "revoked")
-    assert [record.levelname for record in caplog.records] == ["WARNING", "ERROR"]
+    assert [record.levelname for record in said(caplog)] == ["WARNING", "ERROR"]
     assert "Task y is in state REVOKED" in caplog.text
 
 

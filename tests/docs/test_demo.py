@@ -157,6 +157,7 @@ def running(clone, port, request):
 
 
 @pytest.mark.integration
+@pytest.mark.long
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_everything_and_leaves_no_process(running, number):
     wait_until(running.ready, timeout_s=60, what="the demo's login")
@@ -168,6 +169,7 @@ def test_a_signal_ends_everything_and_leaves_no_process(running, number):
 
 
 @pytest.mark.integration
+@pytest.mark.long
 def test_killing_the_supervisor_ends_everything(running):
     if sys.platform != "linux":
         pytest.skip("only Linux tells a process that its parent was killed")
@@ -177,6 +179,7 @@ def test_killing_the_supervisor_ends_everything(running):
 
 
 @pytest.mark.integration
+@pytest.mark.long
 @pytest.mark.parametrize("running", [("--seconds", "10")], indirect=True)
 def test_a_demo_with_an_end_checks_the_database_and_exits_with_0(running):
     assert running.popen.wait(timeout=120) == 0, running.output()
@@ -187,6 +190,7 @@ def test_a_demo_with_an_end_checks_the_database_and_exits_with_0(running):
 
 
 @pytest.mark.integration
+@pytest.mark.long
 @pytest.mark.parametrize("running", [("--seconds", "30")], indirect=True)
 def test_a_process_that_dies_fails_the_demo(running):
     wait_until(running.ready, timeout_s=60, what="the demo's login")

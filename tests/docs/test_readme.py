@@ -11,6 +11,8 @@ import pytest
 from django.core.management import get_commands
 
 import djcelery
+from tests.docs import pages
+from tests.docs.test_typed import parsed
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.rst").read_text(encoding="utf-8")
@@ -83,6 +85,22 @@ def test_every_management_command_that_is_named_exists():
     named = set(re.findall(r"manage\.py ([a-z_]+)", README))
     assert {"migrate", "celeryd", "celerybeat", "celerycam", "check"} <= named
     assert named <= set(get_commands())
+
+
+def test_every_command_line_is_one_that_is_taken():
+    for name, arguments in pages.commands(README):
+        parsed(name, arguments)
+
+
+def test_a_new_project_gets_the_files_that_the_quick_start_is_tested_with():
+    tested = {block.file: block.text for block in pages.blocks(pages.read("quickstart")) if block.language == "python"}
+    files = {block.file: block.text for block in pages.blocks(README) if block.language == "python" and block.file}
+    assert set(files) == {"proj/settings.py", "proj/celery.py", "proj/__init__.py"}
+    for name in ("proj/celery.py", "proj/__init__.py"):
+        assert files[name] == tested[name]
+    assert re.findall(r"^(\w+) ", files["proj/settings.py"], re.M) == re.findall(
+        r"^(\w+) ", tested["proj/settings.py"], re.M
+    )
 
 
 def test_entry_points_that_are_named_are_declared():

@@ -1,7 +1,8 @@
 """The long form of the fault tests: ``make faults``, or ``python -m tests.faults --help``.
 
-Workers are killed while they store, and databases restarted under load; each line of the report counts
-tasks, faults and losses. Ends with status 1 if a row is torn, or anything was lost that may not be.
+Workers are killed while they store, beats while they send, and databases restarted under load; each line of the
+report counts tasks, faults and losses. Ends with status 1 if a row is torn, a firing has two ids, or anything was
+lost that may not be.
 """
 
 from __future__ import annotations
@@ -20,10 +21,11 @@ from typing import Any
 
 import pytest
 
-from tests.faults import engines, storms
+from tests.faults import beats, engines, storms
 from tests.integration.conftest import PROJECT, Programs, _clean, broker_env
 
 TASKS = 5000
+MINUTES, ENTRIES = 5.0, 500
 
 
 @contextmanager
@@ -91,6 +93,40 @@ def connection_storm(kind: str, tasks: int, seed: int) -> storms.Report:
         )
 
 
+def beat_storm(kind: str, minutes: float, entries: int, seed: int) -> beats.Report:
+    """Kill and freeze beats; restart the broker, and the database if it is a server."""
+    server = {"postgresql": engines.PostgresServer, "mariadb": engines.MariadbServer}.get(kind, lambda: None)()
+    broker = engines.RedisServer()
+    try:
+        with programs("redis") as started:
+            engine = server.engine("djcelery_faults", server.url) if server else engine_of(kind, started)
+            with storms.closing_after(started, engine):
+                return beats.storm(
+                    started,
+                    engine,
+                    broker,
+                    title=f"beats, {engine.label}",
+                    seed=seed,
+                    duration_s=minutes * 60,
+                    entry_count=entries,
+                    beats=3 if server else 2,
+                    server=server,
+                )
+    finally:
+        broker.close()
+        if server:
+            server.close()
+
+
+def beat_plan(minutes: float, entries: int, seed: int) -> list[tuple[str, Callable[[], beats.Report]]]:
+    """Return the storms of beats; on MariaDB and SQLite a fifth as long."""
+    lengths = {"postgresql": minutes, "mariadb": minutes / 5, "sqlite": minutes / 5}
+    return [
+        (f"beats-{kind}", lambda k=kind, m=length: beat_storm(k, m, entries, seed))  # type: ignore[misc]
+        for kind, length in lengths.items()
+    ]
+
+
 def plan(tasks: int, seed: int) -> list[tuple[str, bool, Callable[[], storms.Report]]]:
     """Return the storms: a name, whether tasks may be lost, and a function that lets it loose."""
     found: list[tuple[str, bool, Callable[[], storms.Report]]] = []
@@ -120,9 +156,11 @@ def main() -> int:
     parser.add_argument("--tasks", type=int, default=TASKS, help="tasks per storm")
     parser.add_argument("--seed", type=int, default=random.randrange(10_000), help="of the moments and victims")
     parser.add_argument("names", nargs="*", help="storms whose name contains one of these words (all)")
+    parser.add_argument("--minutes", type=float, default=MINUTES, help="of the beats' storm on PostgreSQL (5)")
+    parser.add_argument("--entries", type=int, default=ENTRIES, help="of the beats' schedule (500)")
     options = parser.parse_args()
     bad = 0
-    for name, may_lose, let_loose in plan(options.tasks, options.seed):
+    for name, is_bad, let_loose in all_storms(options):
         if options.names and not any(word in name for word in options.names):
             continue
         try:
@@ -130,11 +168,28 @@ def main() -> int:
         except pytest.skip.Exception as exc:
             say(f"{name}: skipped, {exc}")
             continue
-        broker_may_lose = report.worker_kills if "redis" in name else 0
-        failed = bool(report.torn) or report.never_received > broker_may_lose or (report.lost > 0 and not may_lose)
+        failed = is_bad(report)
         bad += failed
-        say(f"{'FAILED' if failed else 'ok'}  {report}", *report.torn[:5])
+        say(f"{'FAILED' if failed else 'ok'}  {report}", *examples(report)[:5])
     return 1 if bad else 0
+
+
+def examples(report: Any) -> list[str]:
+    """Return what is wrong, one text each."""
+    return report.ended + report.examples if isinstance(report, beats.Report) else report.torn
+
+
+def all_storms(options: argparse.Namespace) -> Iterator[tuple[str, Callable[[Any], bool], Callable[[], Any]]]:
+    """Yield the storms: a name, what tells of a report whether it is bad, and what lets it loose."""
+    for name, may_lose, let_loose in plan(options.tasks, options.seed):
+
+        def is_bad(report: storms.Report, name: str = name, may_lose: bool = may_lose) -> bool:
+            broker_may_lose = report.worker_kills if "redis" in name else 0
+            return bool(report.torn) or report.never_received > broker_may_lose or (report.lost > 0 and not may_lose)
+
+        yield name, is_bad, let_loose
+    for name, loose in beat_plan(options.minutes, options.entries, options.seed):
+        yield name, lambda report: report.failed, loose
 
 
 if __name__ == "__main__":

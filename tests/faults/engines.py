@@ -11,6 +11,7 @@ import subprocess
 import tempfile
 from contextlib import closing, suppress
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 from tests import services
@@ -42,7 +43,8 @@ class Postgres:
 
     def __init__(self, name: str, url: str = services.POSTGRES_URL):
         # Before its client is imported: without one the test is skipped.
-        services.postgres().close()
+        if url == services.POSTGRES_URL:
+            services.postgres().close()
         import psycopg
 
         self.name, self.server_url = name, url
@@ -82,7 +84,8 @@ class Mariadb:
 
     def __init__(self, name: str, url: str = services.MARIADB_URL):
         self.name, self.server = name, urlsplit(url)
-        services.mariadb().close()
+        if url == services.MARIADB_URL:
+            services.mariadb().close()
         self._ask(f"CREATE DATABASE {name} CHARACTER SET utf8mb4", "")
         self.url = self.server._replace(path=f"/{name}").geturl()
 
@@ -239,3 +242,28 @@ class MariadbServer(_Server):
         import MySQLdb
 
         MySQLdb.connect(host="127.0.0.1", port=self.port, user="root", connect_timeout=5).close()
+
+
+class RedisServer(_Server):
+    """Redis that has on disk what it has confirmed, so that a message which is missing was never sent."""
+
+    user = "root"
+    ways = (signal.SIGKILL, signal.SIGTERM)
+
+    def _initialise(self) -> None:
+        self._binary = _program("redis-server")
+        self.data.mkdir()
+        self.url = f"redis://127.0.0.1:{self.port}/0"
+
+    def _command(self) -> list[str]:
+        words = ["--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.data), "--save", ""]
+        return [self._binary, *words, "--appendonly", "yes", "--appendfsync", "always"]
+
+    def client(self) -> Any:
+        import redis
+
+        return redis.Redis(port=self.port)
+
+    def _ping(self) -> None:
+        with closing(self.client()) as client:
+            client.ping()

@@ -6,6 +6,7 @@ import contextlib
 import os
 import shutil
 import signal
+import socket
 import sqlite3
 import subprocess
 import sys
@@ -19,6 +20,8 @@ from tests.services import wait_until
 
 ROOT = Path(__file__).parents[2]
 PROJECT = ROOT / "tests" / "project"
+#: Node names of cameras whose queues are deleted after each test.
+CAMERAS = (f"celerycam@{socket.gethostname()}", "one", "two")
 CELERY = str(Path(sys.executable).parent / "celery")
 
 
@@ -239,6 +242,8 @@ def _clean(broker: str, prefix: str) -> None:
             for name in ("celery", "production"):
                 channel.queue_delete(f"{prefix}{name}")
                 channel.exchange_delete(f"{prefix}{name}")
+            for camera in CAMERAS:
+                channel.queue_delete(f"{prefix}celeryev.djcelery.{camera}")
             for name in ("pidbox", "events"):
                 channel.exchange_delete(f"{prefix}{name}")
                 channel.exchange_delete(f"reply.{prefix}{name}")

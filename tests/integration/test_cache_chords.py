@@ -10,7 +10,7 @@ import pytest
 from tests import services
 from tests.integration.test_connections import Mariadb, Postgres
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.long]
 
 CORE = "django.core.cache.backends"
 
@@ -135,7 +135,6 @@ def project(request, programs):
 KINDS = ["sqlite", "postgresql", "mariadb", "file", "redis", "memcached"]
 
 
-@pytest.mark.long
 @pytest.mark.parametrize("project", KINDS, indirect=True)
 def test_processes_that_finish_at_once_call_back_once(project):
     done = project.run("shell", "-v0", "-c", RACE, timeout_s=120)

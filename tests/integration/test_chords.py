@@ -9,7 +9,11 @@ import pytest
 from tests.integration.test_connections import Mariadb, Postgres
 from tests.services import wait_until
 
-pytestmark = [pytest.mark.integration, pytest.mark.parametrize("broker", ["redis"], indirect=True)]
+pytestmark = [
+    pytest.mark.integration,
+    pytest.mark.long,
+    pytest.mark.parametrize("broker", ["redis"], indirect=True),
+]
 
 
 @pytest.fixture(params=[None, Postgres, Mariadb], ids=["sqlite", "postgresql", "mariadb"])
@@ -58,7 +62,6 @@ def test_every_chord_calls_back_once_whichever_worker_is_last(programs, worker, 
     assert sorted(called(log)) == sorted([task_id, list(range(size))] for task_id in ids)
 
 
-@pytest.mark.long
 def test_a_callback_whose_sender_was_killed_is_sent_by_the_part_that_comes_again(programs, worker, tmp_path):
     log, die = tmp_path / "log", tmp_path / "die"
     running = worker(DIE_ONCE=str(die))

@@ -101,6 +101,7 @@ def test_detached_worker_has_a_pid_file_and_stops_on_sigterm(programs):
     assert programs.pid_in("celeryd.pid") is None
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("broker", ["redis"], indirect=True)
 def test_multi_starts_restarts_and_stops_nodes_with_its_settings(programs):
     names = ("w1", "w2")
@@ -133,6 +134,7 @@ def test_a_node_that_cannot_start_makes_multi_fail(programs):
     assert "FAILED" in done.stdout
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("broker", ["redis"], indirect=True)
 def test_autoreload_lets_the_task_finish_and_runs_the_new_code(programs):
     log, release = programs.root / "log", programs.root / "release"
@@ -158,6 +160,7 @@ def test_autoreload_lets_the_task_finish_and_runs_the_new_code(programs):
     assert parent.stop() == 0
 
 
+@pytest.mark.long
 @pytest.mark.skipif(find_spec("gevent") is None, reason="gevent is not installed")
 @pytest.mark.parametrize("broker", ["redis"], indirect=True)
 def test_greenlets_run_tasks_side_by_side_and_end_warm(programs):

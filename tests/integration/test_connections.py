@@ -12,7 +12,11 @@ import pytest
 from tests import services
 from tests.services import wait_until
 
-pytestmark = [pytest.mark.integration, pytest.mark.parametrize("broker", ["redis"], indirect=True)]
+pytestmark = [
+    pytest.mark.integration,
+    pytest.mark.long,
+    pytest.mark.parametrize("broker", ["redis"], indirect=True),
+]
 
 TASKS = 60
 

@@ -55,8 +55,13 @@ def test_no_index_is_dropped_renamed_or_doubled(written):
     after = written.schema()
     for table, (columns, constraints) in before.items():
         kept = after[table][1]
-        added = databases.LIFE_INDEXES.keys() if table == "celery_taskmeta" else set()
-        indexes = {name: entry for name, entry in constraints.items() if entry["index"] or entry["unique"]}
+        added = databases.LATER_INDEXES.get(table, {}).keys()
+        indexes = {
+            name: entry
+            for name, entry in constraints.items()
+            # Of an index of the reference to the worker, schema() doesn't tell once another one serves it.
+            if (entry["index"] or entry["unique"]) and (written.vendor != "mysql" or entry["columns"] != ["worker_id"])
+        }
         assert {name: kept.get(name) for name in indexes} == indexes
         assert {name for name, entry in kept.items() if entry["index"] or entry["unique"]} == indexes.keys() | added
         assert after[table][0][: len(columns)] == columns
@@ -65,10 +70,10 @@ def test_no_index_is_dropped_renamed_or_doubled(written):
 def test_sqlite_tables_keep_their_text_and_their_rowids(make_database, tmp_path):
     for release in ("2.5.5", "3.1.17"):
         database = make_database("sqlite", databases.legacy_file(tmp_path, release))
-        before = (database.ddl(), database.rows("SELECT rowid, id FROM celery_taskmeta"))
+        before = (database.ddl(), database.rows("SELECT rowid, id FROM celery_taskmeta ORDER BY rowid"))
         database.manage("migrate", "--fake-initial")
         after = database.ddl()
-        assert database.rows("SELECT rowid, id FROM celery_taskmeta") == before[1]
+        assert database.rows("SELECT rowid, id FROM celery_taskmeta ORDER BY rowid") == before[1]
         for name, text in before[0].items():
             assert after[name].startswith(text.rstrip(")").rstrip()), name
 
@@ -81,11 +86,12 @@ def test_every_row_of_an_upgraded_database_can_be_read_and_dumped(written):
 
 def test_the_permissions_of_old_users_are_still_theirs(make_database, tmp_path):
     database = make_database("sqlite", databases.legacy_file(tmp_path, "2.5.5"))
+    models = [table.rpartition("_")[2] for table in databases.TABLES]
     sql = (
         "SELECT p.id, p.codename, c.model FROM auth_permission p JOIN django_content_type c "
         "ON c.id = p.content_type_id WHERE c.app_label = 'djcelery' AND p.codename NOT LIKE 'view_%' "
-        "AND c.model NOT LIKE 'chord%' ORDER BY p.id"
+        f"AND c.model IN ({', '.join(f'{name!r}' for name in models)}) ORDER BY p.id"
     )
     before = database.rows(sql)
     database.manage("migrate", "--fake-initial")
-    assert database.rows(sql) == before
+    assert database.rows(sql)[: len(before)] == before

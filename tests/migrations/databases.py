@@ -45,6 +45,54 @@ LIFE_INDEXES = {
     "djcelery_taskmeta_state_done": ["status", "date_done"],
 }
 
+#: All columns that came after django-celery and its contents' types, by table.
+LATER = {
+    "celery_taskmeta": LIFE,
+    "djcelery_intervalschedule": ("changed_at",),
+    "djcelery_crontabschedule": ("changed_at", "timezone"),
+    "djcelery_periodictask": (
+        "solar_id", "clocked_id", "one_off", "start_time", "priority", "headers", "expire_seconds", "scheduled_from",
+        "missed_runs", "grace_seconds", "no_overlap", "overlap_timeout", "jitter_seconds", "last_error", "origin",
+        "origin_digest",
+    ),
+    "djcelery_taskstate": (
+        "client", "exception", "finished_at", "flags", "parent_id", "progress", "queue", "received_at", "retried_as",
+        "root_id", "routing_key", "sent_at", "started_at",
+    ),
+    "djcelery_workerstate": (
+        "active", "clock_skew", "frequency", "load", "missed", "offline_at", "online_at", "pid", "processed", "seen",
+        "software", "system", "version",
+    ),
+}  # fmt: skip
+#: All indexes that were built by name after those of django-celery, by table.
+LATER_INDEXES = {
+    "celery_taskmeta": {
+        **LIFE_INDEXES,
+        "djcelery_taskmeta_done": ["date_done"],
+        "djcelery_taskmeta_name_state": ["name", "status", "date_done"],
+        "djcelery_taskmeta_name_worker": ["name", "worker", "date_done"],
+        "djcelery_taskmeta_root": ["root_id"],
+        "djcelery_taskmeta_worker": ["worker", "date_done"],
+        "djcelery_taskmeta_worker_state": ["worker", "status", "date_done"],
+    },
+    "celery_tasksetmeta": {"djcelery_tasksetmeta_done": ["date_done"]},
+    "djcelery_taskstate": {
+        "djcelery_task_again": ["retried_as"],
+        "djcelery_task_eta": ["eta"],
+        "djcelery_task_name": ["name", "tstamp"],
+        "djcelery_task_name_state": ["name", "state", "tstamp"],
+        "djcelery_task_name_worker": ["name", "worker_id", "tstamp"],
+        "djcelery_task_root": ["root_id", "parent_id"],
+        "djcelery_task_state": ["state", "tstamp"],
+        "djcelery_task_worker": ["worker_id", "tstamp"],
+        "djcelery_task_worker_state": ["worker_id", "state", "tstamp"],
+    },
+    "djcelery_periodictask": {
+        "djcelery_periodictask_clocked": ["clocked_id"],
+        "djcelery_periodictask_solar": ["solar_id"],
+    },
+}
+
 _numbers = itertools.count(1)
 
 
@@ -113,8 +161,20 @@ class Database:
                 columns = introspection.get_table_description(cursor, table)
                 # display_size is that of the rows; the rest is the column's.
                 described = [tuple(map(str, column._replace(display_size=None))) for column in columns]
-                found[table] = (described, introspection.get_constraints(cursor, table))
+                found[table] = (described, self._indexes(introspection.get_constraints(cursor, table)))
         return found
+
+    def _indexes(self, found: dict[str, Any]) -> dict[str, Any]:
+        """Return what describes *found*: MySQL drops the index of a reference once another one serves it."""
+        if self.vendor != "mysql":
+            return found
+        is_served = any(name == "djcelery_task_worker" for name in found)
+        kept = ("columns", "primary_key", "unique", "check", "foreign_key")
+        return {
+            name: {**{key: entry[key] for key in kept}, "index": False} if entry["foreign_key"] else entry
+            for name, entry in found.items()
+            if entry["foreign_key"] or not (is_served and entry["columns"] == ["worker_id"])
+        }
 
     def migrate(self, *args: str, **options: Any) -> str:
         """Run ``migrate --fake-initial`` in this process; return what it prints."""

@@ -6,7 +6,7 @@ import pytest
 
 from djcelery import models
 from tests.migrations import legacy_schema
-from tests.migrations.databases import LIFE, LIFE_INDEXES, RESULT_TABLES, TABLES
+from tests.migrations.databases import LATER, LATER_INDEXES, RESULT_TABLES, TABLES
 
 #: What a column that a release lacked holds after the adoption.
 ADDED = {
@@ -27,7 +27,7 @@ def assert_same_values(before, after):
         for old, new in zip(rows, after[table], strict=True):
             assert {name: new[name] for name in old} == old
             for name in new.keys() - old.keys():
-                added = (None,) if table == "celery_taskmeta" and name in LIFE else ADDED[name]
+                added = (None,) if name in LATER.get(table, ()) else ADDED[name]
                 assert new[name] in added, (table, name, new[name])
 
 
@@ -60,9 +60,12 @@ def test_an_adopted_database_has_every_index_once_and_takes_new_rows(database, r
             found = database.connection.introspection.get_constraints(cursor, table).items()
             # A table that 0001 made on PostgreSQL has a second one, for LIKE.
             indexed = [entry["columns"] for name, entry in found if entry["index"] and not name.endswith("_like")]
+            if database.vendor == "mysql" and table == "djcelery_taskstate":
+                # Its own index of the reference goes when another one serves it.
+                columns = [column for column in columns if column != "worker_id"]
             assert [indexed.count([column]) for column in columns] == [1] * len(columns), (table, indexed)
-            wider = sorted(c for c in indexed if len(c) > 1)
-            assert wider == [c for c in LIFE_INDEXES.values() if table == "celery_taskmeta"]
+            later = {name: entry["columns"] for name, entry in found if name in LATER_INDEXES.get(table, ())}
+            assert later == LATER_INDEXES.get(table, {})
 
     models.TaskMeta.objects.using(database.alias).create(task_id="new", status="SUCCESS", result=[1])
     interval = models.IntervalSchedule.objects.using(database.alias).create(every=1, period="days")

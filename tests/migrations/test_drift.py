@@ -70,4 +70,11 @@ def test_no_key_depends_on_a_setting():
     keys = {model.__name__: type(model._meta.pk).__name__ for model in apps.get_app_config("djcelery").get_models()}
     assert django_settings.DEFAULT_AUTO_FIELD.endswith("BigAutoField")
     # The tables that django-celery had keep its keys; those that came later say theirs themselves.
-    assert {name for name, kind in keys.items() if kind == "BigAutoField"} == {"Chord", "ChordPart"}
+    assert {name for name, kind in keys.items() if kind == "BigAutoField"} == {
+        "Chord",
+        "ChordPart",
+        "MalformedEvent",
+        "PeriodicRun",
+        "ScheduleChange",
+        "TaskHistory",
+    }

@@ -13,7 +13,7 @@ from djcelery import models
 from djcelery.exceptions import SchemaUnknown
 from djcelery.migrations import _adopt
 from tests.migrations import legacy_schema
-from tests.migrations.databases import LIFE, LIFE_INDEXES, TABLES
+from tests.migrations.databases import LATER_INDEXES, LIFE, LIFE_INDEXES, TABLES
 
 CHORDS = {"djcelery_chord", "djcelery_chordpart"}
 
@@ -150,9 +150,11 @@ def test_sqlite_remakes_no_table_neither_forwards_nor_backwards(sqlite):
     text = sqlite.ddl()["celery_taskmeta"]
     with recorded(sqlite) as statements:
         sqlite.migrate("djcelery")
+        assert [sql for sql in statements if "new__" in sql] == []
         assert sqlite.ddl()["celery_taskmeta"].startswith(text.rstrip(")").rstrip())
         sqlite.migrate("djcelery", "0004", fake_initial=False)
-    assert [sql for sql in statements if "new__" in sql] == []
+    # To drop a reference, Django remakes its table; that of the periodic tasks is short.
+    assert [sql for sql in statements if "new__" in sql and "djcelery_periodictask" not in sql] == []
     assert sqlite.ddl()["celery_taskmeta"] == text
     after = sqlite.rows("SELECT rootpage FROM sqlite_master WHERE type = 'table' AND name = 'celery_taskmeta'")
     assert after == before
@@ -205,7 +207,8 @@ def test_indexes_come_and_go_without_a_lock(postgresql):
         postgresql.migrate("djcelery")
         postgresql.migrate("djcelery", "0005", fake_initial=False)
     changed = [sql.split('"')[0].strip() for sql in statements if "djcelery_taskmeta_" in sql and "INDEX" in sql]
-    assert changed == ["CREATE INDEX CONCURRENTLY"] * 2 + ["DROP INDEX CONCURRENTLY IF EXISTS"] * 2
+    number = len(LATER_INDEXES["celery_taskmeta"])
+    assert changed == ["CREATE INDEX CONCURRENTLY"] * number + ["DROP INDEX CONCURRENTLY IF EXISTS"] * number
 
 
 def test_the_sql_that_is_shown_locks_nothing_either(postgresql, capsys):
@@ -220,7 +223,7 @@ def test_names_are_found_by_their_beginning_through_the_index_whatever_the_colla
     postgresql.execute("SET enable_seqscan = off")
     for condition in ("name LIKE 'shop.%'", "name = 'shop.tasks.add'"):
         plan = str(postgresql.rows(f"EXPLAIN SELECT id FROM celery_taskmeta WHERE {condition}"))
-        assert re.search(r"djcelery_taskmeta_name_done .*Index Cond: \(+name\)::text", plan), plan
+        assert re.search(r"djcelery_taskmeta_name_\w+ .*Index Cond: \(+name\)::text", plan), plan
 
 
 # -- MySQL ------------------------------------------------------------------------------------

@@ -138,7 +138,7 @@ def test_lengths_and_wider_keys_of_the_users_own_making_are_kept(database):
     legacy_schema.fill(database, release)
     before = database.schema()["djcelery_taskstate"][0]
     database.migrate()
-    assert database.schema()["djcelery_taskstate"][0] == before
+    assert database.schema()["djcelery_taskstate"][0][: len(before)] == before
 
 
 def test_a_table_without_the_one_it_refers_to_is_refused(sqlite):

@@ -316,6 +316,7 @@ wire = st.recursive(
 long_text = st.text("ab'\n\\é", min_size=300, max_size=1200)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("serializer", ["json", "pickle", "msgpack", "yaml"])
 def test_what_celery_itself_wrote_hides_nothing(app, serializer):
     pytest.importorskip({"msgpack": "msgpack", "yaml": "yaml"}.get(serializer, "json"))

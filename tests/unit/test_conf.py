@@ -173,7 +173,14 @@ def test_ages_are_timedeltas_seconds_or_never(raw, value):
         ("CELERYCAM_EXPIRE_PENDING", "never"),
         ("CELERY_DB_REUSE_MAX", -1),
         ("CELERY_DB_REUSE_MAX", "5"),
+        ("DJCELERY_CAMERA_ENABLE_EVENTS", "yes"),
+        ("DJCELERY_CAMERA_MAX_ROWS", 0),
+        ("DJCELERY_CAMERA_MAX_ROWS", "1000"),
+        ("DJCELERY_CAMERA_QUEUE_TTL_S", 0),
+        ("DJCELERY_HISTORY_MINUTES", "a week"),
         ("DJCELERY_KEEP_RESULT_CONNECTION", "yes"),
+        ("DJCELERY_LOST_AFTER", True),
+        ("DJCELERY_METRICS_TOKEN", 12345),
         ("DJCELERY_UNPICKLE_ALLOW", "shop.tasks"),
         ("DJCELERY_UNPICKLE_ALLOW", ["shop tasks"]),
     ],
@@ -264,3 +271,12 @@ def test_only_conf_reads_djcelerys_own_settings():
         if re.search(rf"(?<!configuration\.)\bsettings\.({names})", path.read_text())
     }
     assert readers == set()
+
+
+@pytest.mark.parametrize("name", ["DJCELERY_METRICS_TOKEN", "DJCELERY_WEBHOOK_TOKEN"])
+def test_a_token_that_cannot_be_used_is_not_in_the_error(settings, name):
+    setattr(settings, name, ["s3cret"])
+    with pytest.raises(SettingError) as caught:
+        getattr(configuration.conf, name)
+    assert name in str(caught.value)
+    assert "s3cret" not in str(caught.value)

@@ -55,6 +55,22 @@ def test_transient_errors_are_judged_by_their_code(error, expected):
     assert db.is_transient(error) is expected
 
 
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (wrapped(OperationalError(), Psycopg("40P01")), True),
+        (wrapped(OperationalError(), Exception(1213, "deadlock")), True),
+        (wrapped(OperationalError(), Psycopg("40001")), False),
+        (wrapped(OperationalError(), Exception(1205, "lock timeout")), False),
+        (wrapped(OperationalError(), sqlite_error(5)), False),
+        (OperationalError("deadlock"), False),
+        (wrapped(ValueError(), Exception(1213, "deadlock")), False),
+    ],
+)
+def test_a_deadlock_is_told_from_other_errors(error, expected):
+    assert db.is_deadlock(error) is expected
+
+
 class Fake:
     in_atomic_block = False
     connection = None

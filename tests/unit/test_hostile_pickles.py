@@ -208,6 +208,7 @@ BOMBS = {
 }  # fmt: skip
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", BOMBS)
 def test_no_pickle_makes_more_of_itself_than_its_length_allows(name):
     """In a process of its own, with little memory: a bomb would kill it, or take for ever."""

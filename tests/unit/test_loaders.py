@@ -15,6 +15,7 @@ from celery.fixups.django import DjangoFixup
 
 import djcelery
 from djcelery import loaders
+from tests.checking import said
 
 
 def run_python(code, **env):
@@ -168,7 +169,7 @@ def test_a_broken_task_module_is_reported_and_does_not_hide_the_others(packages,
     app = Celery("x", loader=djcelery.LOADER, set_as_current=False)
     app.loader.autodiscover_tasks(packages)
     assert app.loader.task_modules == {"pkg_good.tasks"}
-    (record,) = [r for r in caplog.records if r.levelno == logging.ERROR]
+    (record,) = [r for r in said(caplog) if r.levelno == logging.ERROR]
     assert "pkg_broken.tasks" in record.getMessage()
     assert record.exc_info[1].name == "nothing_of_this_name"
     assert list(app.loader.broken_modules) == ["pkg_broken.tasks"]

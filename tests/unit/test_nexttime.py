@@ -186,6 +186,7 @@ def assert_same_at(schedule, expected, start, end, instant):
 # Crontabs and clock changes
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("zone", ZONES_AND_CHANGES)
 def test_around_every_change_of_2024_to_2030_a_crontab_fires_as_the_walk_over_all_minutes_says(zone):
     assert len(changes(zone)) == ZONES_AND_CHANGES[zone]
@@ -235,6 +236,21 @@ def test_at_any_time_of_2024_to_2030_any_crontab_agrees_with_the_walk(zone, draw
     start = instant.replace(second=0, microsecond=0) + MINUTE
     end = start + DAY
     assert_same(Crontab(*texts_, zone=zone), oracle(sets, walked(zone, start, end)), instant, end)
+
+
+@given(
+    st.sampled_from(sorted(ZONES_AND_CHANGES)),
+    fields(),
+    st.lists(
+        st.datetimes(datetime(2024, 1, 1), datetime(2030, 12, 31), timezones=st.just(UTC)), min_size=2, max_size=6
+    ),
+    st.timedeltas(timedelta(0), timedelta(hours=3)),
+)
+@quick
+def test_what_a_crontab_was_asked_before_does_not_change_its_answer(zone, drawn, instants, step):
+    asked = Crontab(*drawn[0], zone=zone)
+    for instant in [*instants, *(instant + step for instant in instants), *instants[::-1]]:
+        assert asked.next_after(instant) == Crontab(*drawn[0], zone=zone).next_after(instant)
 
 
 @given(
@@ -409,6 +425,10 @@ def test_a_zone_of_pytz_is_taken_by_its_name():
 
 def test_a_naive_instant_is_refused():
     naive = datetime(2026, 1, 1)
+    crontab = Crontab(zone="UTC")
+    crontab.next_after(datetime(2025, 12, 31, 23, 59, tzinfo=UTC))
+    with pytest.raises(ScheduleError, match="is naive"):
+        crontab.next_after(naive)
     for call in (Crontab().next_after, Crontab().last_until, Clocked, lambda at: Interval(HOUR, at)):
         with pytest.raises(ScheduleError, match="is naive"):
             call(naive)

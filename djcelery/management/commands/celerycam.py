@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import copy
 import math
+import sys
 from typing import Any
 
+import click
+from celery import platforms
+from celery.bin.base import handle_preload_options
+from celery.bin.celery import celery as celery_program
+from celery.events.dumper import evdump
 from django.core.management.base import CommandError
 
+from djcelery.conf import conf
+from djcelery.exceptions import SettingError
 from djcelery.management.commands.celeryev import EventsCommand
 from djcelery.management.programs import CAM, CAMERA
+from djcelery.snapshot.program import Program, node_name
 
 
 class Command(EventsCommand):
@@ -44,6 +54,47 @@ class Command(EventsCommand):
 
     def default_pidfile(self, options: dict[str, Any]) -> str:
         return "" if options.get("dump") else super().default_pidfile(options)
+
+    def click_program(self, options: dict[str, Any]) -> click.Group:
+        # A copy: "celery events" of the same process keeps Celery's own loop.
+        program = copy.copy(celery_program)
+        program.commands = {**celery_program.commands, "events": CAMERA_PROGRAM}
+        return program
+
+
+class CameraProgram(click.Command):
+    """What ``celery events`` is for this command: the same options and our own, and another loop."""
+
+    #: What the list of processes shows, if setproctitle is installed.
+    title = "celery events:cam"
+
+    def get_params(self, ctx: click.Context) -> list[click.Parameter]:
+        # Asked for when the line is parsed: the project's app has added its options by then.
+        return [*celery_program.commands["events"].get_params(ctx), *CAM.own]
+
+
+@click.pass_context
+@handle_preload_options
+def _run(ctx: click.Context, **options: Any) -> None:
+    """Take snapshots until a signal comes, or print events (``--dump``)."""
+    app = ctx.obj.app
+    if options["dump"]:
+        evdump(app=app)
+        return
+    try:
+        enable_events = options["enable_events"] or conf.DJCELERY_CAMERA_ENABLE_EVENTS
+        camera = Program(app, node_name(options["name"]), options["frequency"], options["maxrate"], enable_events)
+    except SettingError as exc:
+        raise CommandError(str(exc)) from exc
+    if options["pidfile"]:
+        platforms.create_pidlock(options["pidfile"])
+    app.log.setup_logging_subsystem(options["loglevel"], options["logfile"])
+    platforms.set_process_title(getattr(ctx.command, "title", CameraProgram.title), info=platforms.strargv(sys.argv))
+    click.echo(f"-> evcam: Taking snapshots with {CAMERA} (every {options['frequency']} secs.)")
+    camera.run()
+
+
+CAMERA_PROGRAM = CameraProgram("events", callback=_run)
 
 
 def _number(value: Any) -> float | None:

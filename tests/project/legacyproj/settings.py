@@ -23,6 +23,9 @@ BROKER_TRANSPORT_OPTIONS = broker_options()
 CELERY_DEFAULT_QUEUE = f"{prefix()}celery"
 CELERY_BROADCAST_EXCHANGE = f"{prefix()}pidbox"
 CELERY_EVENT_EXCHANGE = f"{prefix()}events"
+CELERY_EVENT_QUEUE_PREFIX = f"{prefix()}celeryev"
+# What a test leaves on the broker is gone soon.
+DJCELERY_CAMERA_QUEUE_TTL_S = float(os.environ.get("CAMERA_QUEUE_TTL_S", "120"))
 CELERY_TASK_SERIALIZER = "json"
 CELERY_ACCEPT_CONTENT = ["json"]
 CELERY_RESULT_SERIALIZER = "json"

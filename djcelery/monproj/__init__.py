@@ -1,0 +1,1 @@
+"""The Django project of the stand-alone monitor, see ``djcelery.mon``."""

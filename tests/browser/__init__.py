@@ -1,0 +1,2 @@
+#: Of everybody on the site of the browser tests.
+PASSWORD = "open sesame"
