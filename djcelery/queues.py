@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from djcelery.backends.columns import SENT_HEADER
+from djcelery.brokers import bounded
 
 logger = logging.getLogger(__name__)
 
@@ -26,12 +27,6 @@ GOOD_S = 5.0
 #: Seconds after which the thread gives up, whoever still waits.
 _TIMEOUT_S = 3.0
 MAX_QUEUES = 50
-
-#: Options of a transport that bound each of its calls, by its kind.
-_BOUNDS: dict[str, dict[str, float]] = {
-    "redis": {"socket_timeout": _TIMEOUT_S, "socket_connect_timeout": _TIMEOUT_S},
-    "amqp": {"read_timeout": _TIMEOUT_S, "write_timeout": _TIMEOUT_S},
-}
 
 
 @dataclass(frozen=True)
@@ -129,12 +124,7 @@ def ask(app: Any, names: Iterable[str]) -> Broker:
     url = ""
     try:
         url = _safe_url(app)
-        with app.connection_for_read(connect_timeout=_TIMEOUT_S) as connection:
-            bounds = _BOUNDS.get(connection.transport.driver_type, {})
-            # Options of the project's own that are shorter stay.
-            options = connection.transport_options or {}
-            shorter = {name: min(value, options.get(name) or value) for name, value in bounds.items()}
-            connection.transport_options = {**options, **shorter}
+        with bounded(app.connection_for_read(), _TIMEOUT_S) as connection:
             connection.ensure_connection(max_retries=1, interval_start=0, timeout=_TIMEOUT_S)
             found = tuple(_queues(connection, sorted(names)))
     except Exception as exc:  # a transport may raise anything: a missing client an AttributeError

@@ -22,6 +22,8 @@ from django.template.response import TemplateResponse
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
+from djcelery.brokers import bounded
+
 logger = logging.getLogger(__name__)
 
 #: How many rows one action takes at most.
@@ -31,6 +33,8 @@ MAX_CONFIRMED_ROWS = 500
 #: The field that has the keys of more rows than that, and how many of them the page names.
 ROWS_FIELD = "djcelery_rows"
 _SHOWN_ROWS = 100
+# For each call of the broker.
+_TIMEOUT_S = 3.0
 
 
 @dataclass(frozen=True)
@@ -57,12 +61,12 @@ def allowed(request: HttpRequest, codename: str) -> bool:
 
 @contextmanager
 def broker(app: Any) -> Iterator[Any]:
-    """Give a connection to send by; a missing broker is an error within seconds.
+    """Give a connection to send by; a broker that is missing or silent is an error within seconds.
 
     Raises:
         Exception: Whatever the transport raises; without redis-py, kombu's raises AttributeError.
     """
-    with app.connection_for_write() as connection:
+    with bounded(app.connection_for_write(), _TIMEOUT_S) as connection:
         # Without this, kombu would wait for a missing broker as long as it is missing.
         connection.ensure_connection(max_retries=1, interval_start=0, timeout=connection.connect_timeout)
         yield connection

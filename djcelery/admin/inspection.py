@@ -25,6 +25,7 @@ from djcelery import db, utils
 from djcelery.app import project_app
 from djcelery.backends.columns import REDACTED, Columns, shown_arguments
 from djcelery.backends.redaction import redacted_names
+from djcelery.brokers import bounded
 
 logger = logging.getLogger(__name__)
 
@@ -121,7 +122,8 @@ def _ask(
     def is_whole() -> bool:
         return 0 < wanted <= sum(len(answers) == len(commands) for answers in replies.values())
 
-    with _connection(app, wait_s) as connection:
+    with bounded(app.connection_for_write(), wait_s) as connection:
+        connection.ensure_connection(max_retries=0, interval_start=0)
         mailbox = app.control.mailbox(connection)
         channel, producer = connection.default_channel, connection.Producer(auto_declare=False)
         queue = mailbox.reply_queue
@@ -145,20 +147,6 @@ def _ask(
                         break
         finally:
             channel.after_reply_message_received(queue.name)
-
-
-def _connection(app: Any, limit_s: float) -> Any:
-    """Return a connection none of whose calls takes much longer than *limit_s*, as far as the transport lets it."""
-    connection = app.connection_for_write(connect_timeout=limit_s)
-    options, kind = connection.transport_options, connection.transport.driver_type
-    if kind == "redis":
-        options.setdefault("socket_timeout", limit_s)
-        options.setdefault("socket_connect_timeout", limit_s)
-    elif kind == "amqp":
-        options.setdefault("read_timeout", limit_s)
-        options.setdefault("write_timeout", limit_s)
-    connection.ensure_connection(max_retries=0, interval_start=0)
-    return connection
 
 
 # -- what the answers say ----------------------------------------------------------------------

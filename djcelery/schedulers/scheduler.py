@@ -16,6 +16,7 @@ from django.db import Error, connections, router
 from kombu.utils.objects import cached_property
 
 from djcelery import db
+from djcelery.brokers import bounded
 from djcelery.conf import conf
 from djcelery.exceptions import LeaseLost
 from djcelery.schedulers import changes
@@ -291,19 +292,10 @@ class DatabaseScheduler(EntriesScheduler):
     def connection(self) -> Any:
         """The connection to the broker; none of its calls lasts longer than a part of the lease."""
         limit_s = max(0.5, self.lease.length_s * BROKER_PART)
-        connection = self.app.connection_for_write(
-            connect_timeout=min(self.app.conf.broker_connection_timeout or limit_s, limit_s)
-        )
-        options = connection.transport_options
-        kind = connection.transport.driver_type
-        if kind == "redis":
-            options.setdefault("socket_timeout", limit_s)
-            options.setdefault("socket_connect_timeout", limit_s)
-        elif kind == "amqp":
-            options.setdefault("read_timeout", limit_s)
-            options.setdefault("write_timeout", limit_s)
+        connection = bounded(self.app.connection_for_write(), limit_s)
+        if connection.transport.driver_type == "amqp":
             # Else a broker that dies takes with it what was sent last, and nobody knows.
-            options.setdefault("confirm_publish", True)
+            connection.transport_options.setdefault("confirm_publish", True)
         return connection
 
     def _ensure_connected(self) -> Any:

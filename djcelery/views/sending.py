@@ -22,6 +22,7 @@ from kombu.exceptions import EncodeError, LimitExceeded
 from kombu.exceptions import OperationalError as BrokerError
 
 from djcelery.app import project_app
+from djcelery.brokers import bounded
 from djcelery.conf import conf
 from djcelery.forms import project_tasks
 from djcelery.models import TaskState
@@ -35,11 +36,6 @@ _TOKEN_FIELD = "csrfmiddlewaretoken"  # noqa: S105 - the name of Django's field
 # Replaces a connection that broke while nobody used it; who asks waits meanwhile.
 _QUICK_RETRY = {"max_retries": 1, "interval_start": 0, "interval_step": 0.1, "interval_max": 0.1}
 _TIMEOUT_S = 3.0
-# Options of a transport that bound each of its calls, by its kind.
-_BOUNDS: dict[str, dict[str, float]] = {
-    "redis": {"socket_timeout": _TIMEOUT_S, "socket_connect_timeout": _TIMEOUT_S},
-    "amqp": {"read_timeout": _TIMEOUT_S, "write_timeout": _TIMEOUT_S},
-}
 
 
 @answering
@@ -151,9 +147,7 @@ def _producer(app: Any) -> Iterator[Any]:
 
     It is of a pool of its own, so that what the project sends elsewhere waits as long as the project says.
     """
-    wanted = app.connection_for_write()
-    bounds = _BOUNDS.get(wanted.transport.driver_type, {})
-    wanted.transport_options = {**bounds, **(wanted.transport_options or {})}
+    wanted = bounded(app.connection_for_write(), _TIMEOUT_S)
     # Looking at it makes all of kombu's pools as large as the project's setting says.
     _ = app.pool
     with pools.producers[wanted].acquire(block=True, timeout=_TIMEOUT_S) as producer:

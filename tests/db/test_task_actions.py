@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from types import SimpleNamespace
 
 import pytest
@@ -316,6 +317,20 @@ def test_a_missing_broker_is_an_error_message(admin_client, celery_app, url, act
     assert not LogEntry.objects.exists()
     row.refresh_from_db()
     assert row.retried_as is None
+
+
+@pytest.mark.parametrize("scheme", ["amqp", "redis"])
+@pytest.mark.parametrize("action", ["revoke_tasks", "retry_tasks"])
+def test_a_broker_that_accepts_and_never_answers_is_an_error_message(
+    admin_client, celery_app, scheme, action, monkeypatch
+):
+    monkeypatch.setattr(control, "_TIMEOUT_S", 0.1)
+    row = make_failed(started_at=utils.now())
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        celery_app.conf.broker_url = f"{scheme}://127.0.0.1:{silent.getsockname()[1]}/"
+        response = confirm(admin_client, action, [row])
+    assert "the broker did not take it: " in texts(response)[0]
+    assert not LogEntry.objects.exists()
 
 
 def test_when_the_broker_fails_half_way_both_counts_are_told(admin_client, celery_app, monkeypatch):

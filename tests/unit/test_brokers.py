@@ -1,0 +1,50 @@
+"""Connections to a broker whose calls are bounded."""
+
+from __future__ import annotations
+
+import socket
+
+import pytest
+from celery import Celery
+from kombu.exceptions import OperationalError
+
+from djcelery.brokers import TIMEOUTS, bounded
+
+
+@pytest.fixture
+def app():
+    app = Celery("x", set_as_current=False)
+    yield app
+    app.close()
+
+
+@pytest.mark.parametrize(("scheme", "kind"), [("redis", "redis"), ("amqp", "amqp"), ("memory", None)])
+def test_each_call_of_a_transport_that_can_is_bounded(app, scheme, kind):
+    if kind == "redis":
+        pytest.importorskip("redis")
+    app.conf.broker_url = f"{scheme}://localhost//"
+    connection = bounded(app.connection_for_write(), 0.5)
+    assert connection.connect_timeout == 0.5
+    assert connection.transport_options == dict.fromkeys(TIMEOUTS.get(kind, ()), 0.5)
+
+
+def test_what_the_project_allows_stays_where_it_is_shorter(app):
+    app.conf.broker_url = "amqp://localhost//"
+    app.conf.broker_connection_timeout = 0.1
+    app.conf.broker_transport_options = {"read_timeout": 0.2, "write_timeout": 60, "login_method": "PLAIN"}
+    connection = bounded(app.connection_for_write(), 0.5)
+    assert connection.connect_timeout == 0.1
+    assert connection.transport_options == {"read_timeout": 0.2, "write_timeout": 0.5, "login_method": "PLAIN"}
+    # The next connection waits as long as the project says.
+    assert app.connection_for_write().transport_options["write_timeout"] == 60
+
+
+@pytest.mark.parametrize("scheme", ["redis", "amqp"])
+def test_a_broker_that_accepts_and_never_answers_is_an_error(app, scheme):
+    if scheme == "redis":
+        pytest.importorskip("redis")
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        app.conf.broker_url = f"{scheme}://127.0.0.1:{silent.getsockname()[1]}//"
+        connection = bounded(app.connection_for_write(), 0.1)
+        with pytest.raises(OperationalError):
+            connection.ensure_connection(max_retries=1, interval_start=0, timeout=0.1)
