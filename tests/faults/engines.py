@@ -1,4 +1,4 @@
-"""Databases for the fault tests: one of the test's own on this machine's servers, or a server of its own to restart."""
+"""Servers for the fault tests: a database of the test's own on this machine's, or a server of its own to restart."""
 
 from __future__ import annotations
 
@@ -267,3 +267,29 @@ class RedisServer(_Server):
     def _ping(self) -> None:
         with closing(self.client()) as client:
             client.ping()
+
+
+class RabbitmqServer(_Server):
+    """RabbitMQ, a node of its own beside the machine's; SIGTERM is an orderly shutdown."""
+
+    user = "rabbitmq"
+    ways = (signal.SIGKILL, signal.SIGTERM)
+
+    def _initialise(self) -> None:
+        self._binary = _program("/usr/lib/rabbitmq/bin/rabbitmq-server", "rabbitmq-server")
+        self.url = f"amqp://guest:guest@127.0.0.1:{self.port}//"
+        files = {"MNESIA_BASE": self.data, "LOG_BASE": self.folder / "logs", "CONFIG_FILE": self.folder / "none"}
+        files |= {"CONF_ENV_FILE": self.folder / "none", "ENABLED_PLUGINS_FILE": self.folder / "plugins"}
+        names = {"NODENAME": f"djcelery{self.port}@localhost", "NODE_IP_ADDRESS": "127.0.0.1", "LOGS": "-"}
+        ports = {"NODE_PORT": self.port, "DIST_PORT": _free_port()}
+        values = {f"RABBITMQ_{name}": str(value) for name, value in (files | names | ports).items()}
+        self._env = {"HOME": str(self.folder), "PATH": os.environ["PATH"], **values}
+
+    def _command(self) -> list[str]:
+        return ["env", *(f"{name}={value}" for name, value in self._env.items()), self._binary]
+
+    def _ping(self) -> None:
+        from kombu import Connection
+
+        with Connection(self.url, connect_timeout=5) as connection:
+            connection.connect()
