@@ -26,12 +26,13 @@ stamp := $(venv)/installed-$(extras)
 unexport DJANGO_SETTINGS_MODULE
 unexport PYTHONPATH
 
-.PHONY: help demo test faults flood suite fuzz lint docs clean
+.PHONY: help demo test shuffle faults flood suite fuzz lint docs clean
 
 help:
 	@echo "make demo     a shop with worker, beat, camera and admin on this machine; Ctrl-C ends it"
 	@echo "              DEMO_SECONDS=40 ends it by itself and checks it, DEMO_PORT=8001 takes another port"
 	@echo "make test     the test suite, in parallel; ARGS='-k schedule' chooses tests"
+	@echo "make shuffle  the same tests in a random order, which pytest prints as a seed; ARGS='--randomly-seed=77' repeats it"
 	@echo "make suite    Celery's own integration suite on our result backend, half an hour; SUITE=short: two minutes"
 	@echo "make faults   kill workers and beats, restart servers under load, about 25 minutes; ARGS='--help' tells more"
 	@echo "make flood    200,000 tasks while camera and database are restarted: does the history agree? ARGS='--tasks 20000'"
@@ -45,6 +46,9 @@ demo: $(stamp)
 
 test: $(stamp)
 	@exec $(python) -m pytest -n 4 -m "not long" $(ARGS)
+
+shuffle: $(stamp)
+	@exec $(python) -m pytest -o addopts="--strict-markers --strict-config -ra" -n 4 -m "not long" $(ARGS)
 
 suite: $(venv)/installed-suite
 	@exec $(python) suite/run.py $(patsubst short,--short,$(SUITE)) $(if $(ARGS),-- $(ARGS))
