@@ -7,7 +7,12 @@ Next: ``docs/explain/connections.rst``.
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+from copy import copy
+from types import SimpleNamespace
 from typing import Any
+
+from kombu import Producer
 
 #: The options that bound each call of a transport in seconds, by its kind. Others have none.
 TIMEOUTS: dict[str, tuple[str, ...]] = {
@@ -27,3 +32,22 @@ def bounded(connection: Any, limit_s: float) -> Any:
     limits = {name: min(limit_s, options.get(name) or limit_s) for name in names}
     connection.transport_options = {**options, **limits}
     return connection
+
+
+class _Once(Producer):
+    """Sends once. Celery's control commands are sent again for as long as the broker is away, and somebody waits."""
+
+    def publish(self, *args: Any, **kwargs: Any) -> Any:
+        return super().publish(*args, **{**kwargs, "retry": False})
+
+
+def control_over(app: Any, connection: Any) -> Any:
+    """Return ``app.control`` as it is, but for sending over *connection* and no other.
+
+    Celery's own sends over its pool, whichever connection it is given: over one that may have died unnoticed.
+    """
+    control = copy(app.control)
+    control.mailbox = copy(control.mailbox)
+    producer = _Once(connection, auto_declare=False)
+    control.mailbox.producer_pool = SimpleNamespace(acquire=lambda: nullcontext(producer))
+    return control

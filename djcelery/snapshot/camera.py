@@ -25,9 +25,10 @@ from django.utils.functional import classproperty
 
 from djcelery import db, utils
 from djcelery.snapshot import intake, upkeep
-from djcelery.snapshot.dirty import Batch
+from djcelery.snapshot.dirty import MAX_WORKERS, Batch
 from djcelery.snapshot.merging import join
 from djcelery.snapshot.news import Malformed, TaskNews, WorkerNews
+from djcelery.snapshot.processes import Processes
 from djcelery.snapshot.writer import Writer
 
 __all__ = ("Camera",)
@@ -88,17 +89,21 @@ class Camera(Polaroid):
         # What was last written of a task or worker in memory; the rest is to be written.
         self._written: dict[str, tuple[Any, ...]] = {}
         self._heartbeats: dict[str, float | None] = {}
+        self._processes = Processes(MAX_WORKERS)
         self._events = 0
 
     @cached_property
     def writer(self) -> Writer:
         """What writes to the database."""
-        models = {"task_model": self.TaskState, "worker_model": self.WorkerState}
-        return Writer(f"celeryev@{gethostname()}", float(self.freq), self.app, **models)
+        return Writer(f"celeryev@{gethostname()}", float(self.freq), self.app, **self._models)
 
     @cached_property
     def _upkeep(self) -> upkeep.Upkeep:
-        return upkeep.Upkeep()
+        return upkeep.Upkeep(**self._models)
+
+    @property
+    def _models(self) -> dict[str, Any]:
+        return {"task_model": self.TaskState, "worker_model": self.WorkerState}
 
     @classproperty
     def expire_states(cls) -> dict[frozenset[str], Any]:
@@ -131,6 +136,7 @@ class Camera(Polaroid):
             self.writer.write(Batch(tasks, list(workers.values())))
         self._written.update(signatures)
         self._heartbeats.update({hostname: news.last_heartbeat for hostname, news in workers.items()})
+        state.freeze_while(self._forget_what_is_gone, state)
         self._upkeep.step_lost()
 
     def cancel(self) -> None:
@@ -157,6 +163,7 @@ class Camera(Polaroid):
             news = worker_news(hostname, worker)
             if news is None:
                 continue
+            self._processes.heartbeat(hostname, news.pid, news.timestamp, news.received_at_s, news.processed)
             is_later = known and news.last_heartbeat and news.last_heartbeat - known >= self.worker_update_freq
             if hostname not in self._heartbeats or is_later or (known is None and news.last_heartbeat):
                 workers[hostname] = news
@@ -170,14 +177,29 @@ class Camera(Polaroid):
                 logger.error("Task %.80r has an event that can't be read; it is left out: %s", uuid, task_.reason)
             elif task_ is not None:
                 tasks.append(task_)
+                self._hear(state, task_)
+        for hostname, news in workers.items():
+            news.first_at = self._processes.first_at(hostname, news.pid)
         return workers, tasks, signatures
+
+    def _hear(self, state: Any, task: TaskNews) -> None:
+        # The process of an event that the task's code has sent is another one.
+        worker = state.workers.get(task.worker) if task.worker and task.timestamp else None
+        if worker is not None and worker.pid == task.pid:
+            self._processes.hear(worker.hostname, task.pid, task.timestamp, task.received_at_s)
 
     def _forget_finished(self, state: Any) -> None:
         for uuid, task in list(state.tasks.items()):
             if task.state in states.READY_STATES and self._written.get(uuid) == _signature(task):
                 state.tasks.pop(uuid, None)
+        self._forget_what_is_gone(state)
+
+    def _forget_what_is_gone(self, state: Any) -> None:
+        """Forget what was written of tasks and workers that Celery's state no longer has."""
         for uuid in set(self._written) - set(state.tasks):
             del self._written[uuid]
+        for hostname in set(self._heartbeats) - set(state.workers):
+            del self._heartbeats[hostname]
 
     # one at a time, for code that calls the camera of django-celery by its methods
 
@@ -190,6 +212,7 @@ class Camera(Polaroid):
         hostname, worker = hostname_worker
         news = worker_news(hostname, worker)
         if news is not None:
+            news.first_at = self._processes.first_at(hostname, news.pid)
             self.writer.write(Batch(workers=[news]))
         return self.WorkerState.objects.filter(hostname=hostname).first()
 

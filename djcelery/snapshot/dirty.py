@@ -14,6 +14,7 @@ from itertools import islice
 from djcelery.snapshot.clocks import Clock
 from djcelery.snapshot.merging import join, join_worker
 from djcelery.snapshot.news import Malformed, TaskNews, WorkerNews
+from djcelery.snapshot.processes import Processes
 
 #: Workers that may wait, and whose clocks are known; and malformed events that are kept until they are written.
 MAX_WORKERS, MAX_MALFORMED = 10_000, 1_000
@@ -64,6 +65,7 @@ class Dirty:
         self._clocks: dict[str, Clock] = {}
         # The latest event of a task of each worker: when it was sent, when it came, and the process.
         self._signs: dict[str, tuple[float, float, int | None]] = {}
+        self._processes = Processes(MAX_WORKERS)
 
     def add(self, news: TaskNews | WorkerNews | Malformed | None) -> bool:
         """Merge *news*, what ``intake.read`` has returned; return False if it was dropped. None is counted only."""
@@ -81,8 +83,10 @@ class Dirty:
             return True
 
     def _add_task(self, news: TaskNews) -> bool:
-        if news.worker is not None and (news.worker in self._signs or len(self._signs) < MAX_WORKERS):
-            self._signs[news.worker] = (news.timestamp, news.received_at_s, news.pid)
+        if news.worker is not None:
+            self._processes.hear(news.worker, news.pid, news.timestamp, news.received_at_s)
+            if news.worker in self._signs or len(self._signs) < MAX_WORKERS:
+                self._signs[news.worker] = (news.timestamp, news.received_at_s, news.pid)
         known = self._tasks.get(news.task_id)
         if known is not None:
             join(known, news)
@@ -100,6 +104,7 @@ class Dirty:
                 self.counts.dropped += 1
                 return False
             self._clocks[news.hostname] = Clock()
+        self._processes.heartbeat(news.hostname, news.pid, news.timestamp, news.received_at_s, news.processed)
         clock = self._clocks[news.hostname]
         clock.hear(news.timestamp, news.received_at_s)
         shown = clock.corrected(news.timestamp, news.received_at_s)
@@ -135,6 +140,8 @@ class Dirty:
             else:
                 tasks = [self._tasks.pop(task_id) for task_id in list(islice(self._tasks, limit))]
             batch = Batch(tasks, list(self._workers.values()), list(self._malformed))
+            for news in batch.workers:
+                news.first_at = self._processes.first_at(news.hostname, news.pid)
             self._workers = {}
             self._malformed.clear()
             return batch

@@ -7,7 +7,7 @@ Next: ``docs/explain/life-of-a-task-event.rst``.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import datetime, timezone
 from decimal import Decimal
 from typing import Any
@@ -19,7 +19,7 @@ from djcelery import db
 from djcelery.conf import conf
 from djcelery.snapshot.news import Malformed, TaskNews, WorkerNews
 
-__all__ = ("Malformed", "TaskNews", "WorkerNews", "read", "read_all")
+__all__ = ("Malformed", "TaskNews", "WorkerNews", "read")
 
 #: Longest texts that are kept of an event, in characters.
 RESULT_CHARACTERS, TRACEBACK_CHARACTERS, BODY_CHARACTERS = 65_536, 1_048_576, 2_000
@@ -52,19 +52,13 @@ class _Refused(Exception):
     """The event can't be read; the message says why."""
 
 
-def read_all(body: Any, received_at_s: float) -> Iterator[TaskNews | WorkerNews | Malformed | None]:
-    """Yield what each event of *body* says: one event, or the list that workers send of events they have gathered."""
-    for event in body if isinstance(body, list) else (body,):
-        yield read(event, received_at_s)
-
-
 def read(event: Any, received_at_s: float) -> TaskNews | WorkerNews | Malformed | None:
     """Return what *event* says, why it can't be read, or None if it is nothing for the camera.
 
     Never raises. Timestamps are taken as sent: seconds since the epoch, not moved by ``utcoffset``.
 
     Args:
-        event: The decoded body, as the broker brings it; one event. For lists of events see ``read_all``.
+        event: One event, decoded, as the broker brings it alone or in a list.
         received_at_s: When it came, by the camera's clock.
     """
     try:
@@ -239,7 +233,7 @@ def _worker(event: dict[str, Any], subject: str, received_at_s: float) -> Worker
     news.frequency = _number(event, "freq") or None
     load = event.get("loadavg")
     if isinstance(load, (list, tuple)):
-        news.load = " ".join(str(part) for part in load[:3])[:64]
+        news.load = db.storable(" ".join(str(part) for part in load[:3]))[:64]
     return news
 
 

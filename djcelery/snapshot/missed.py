@@ -15,7 +15,11 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Mapping
+from itertools import islice
 from typing import Any, NamedTuple
+
+from djcelery.snapshot.dirty import MAX_WORKERS
+from djcelery.snapshot.intake import MOST
 
 __all__ = ("Account", "Known", "Missed")
 
@@ -30,6 +34,11 @@ _AGREE = 3
 _MOST_NAME_CHARACTERS = 255
 #: Processes of one node name that are kept apart: more than one only while they take turns.
 _MOST_PROCESSES = 3
+#: More than that is not missed in one go: no worker runs 10,000 tasks a second while the camera is away for a day. Who
+#: says so is broken, or lies.
+_MOST_AT_ONCE = 10**9
+#: Seconds of silence after which a worker makes room for another, when there are too many, and between two looks.
+_SILENT_S, _LOOK_EVERY_S = 3600.0, 10.0
 
 
 class Account(NamedTuple):
@@ -204,12 +213,14 @@ class _Worker:
             # The process before has said its last word.
             newly += self.by_pid[self.pid].ended()
         self.pid = pid
-        self.missed += newly
+        if newly > _MOST_AT_ONCE:
+            newly = 0
+        self.missed = min(MOST, self.missed + newly)
         return newly
 
     def account(self) -> Account:
         process = self.by_pid.get(self.pid)
-        seen = process.seen if process and process.is_based and process.sends_events else None
+        seen = min(MOST, process.seen) if process and process.is_based and process.sends_events else None
         return Account(self.pid, seen, self.missed)
 
 
@@ -223,9 +234,12 @@ class Missed:
     def __init__(self, known: Mapping[str, Known] | None = None):
         #: What was missed of all workers since the start of the camera.
         self.total = 0
-        self._known = dict(known or {})
+        #: Events of workers beyond ``MAX_WORKERS``: what is missed of those is not known.
+        self.dropped = 0
+        self._known = dict(islice((known or {}).items(), MAX_WORKERS))
         self._workers: dict[str, _Worker] = {}
         self._changed: set[str] = set()
+        self._next_room_s = 0.0
         self._lock = threading.Lock()
 
     def event(self, event: Any, received_at_s: float) -> None:
@@ -242,16 +256,25 @@ class Missed:
                 has_begun = kind in _BEGUN or event.get("terminated") is True
                 with self._lock:
                     worker = self._worker(hostname, received_at_s)
-                    # Longer ids are nobody's; two of them count as one.
-                    worker.process(_number(event, "pid")).task(kind, uuid[:255], _number(event, "clock"), has_begun)
-                    worker.sends_events = True
+                    if worker is not None:
+                        # Longer ids are nobody's; two of them count as one.
+                        process = worker.process(_number(event, "pid"))
+                        process.task(kind, uuid[:255], _number(event, "clock"), has_begun)
+                        worker.sends_events = True
         elif group == "worker" and (processed := _number(event, "processed")) is not None:
             with self._lock:
-                self.total += self._worker(hostname, received_at_s).heartbeat(event, processed)
+                worker = self._worker(hostname, received_at_s)
+                if worker is not None:
+                    self.total = min(MOST, self.total + worker.heartbeat(event, processed))
 
-    def _worker(self, hostname: str, received_at_s: float) -> _Worker:
+    def _worker(self, hostname: str, received_at_s: float) -> _Worker | None:
         worker = self._workers.get(hostname)
         if worker is None:
+            if len(self._workers) >= MAX_WORKERS:
+                self._make_room(received_at_s)
+            if len(self._workers) >= MAX_WORKERS:
+                self.dropped += 1
+                return None
             worker = self._workers[hostname] = _Worker(self._known.pop(hostname, None))
         worker.heard_at_s = received_at_s
         self._changed.add(hostname)
@@ -271,10 +294,21 @@ class Missed:
     def forget(self, before_s: float) -> None:
         """Forget the workers that were last heard of before *before_s* (seconds since the epoch)."""
         with self._lock:
-            for name in [name for name, worker in self._workers.items() if worker.heard_at_s < before_s]:
-                missed = self._workers.pop(name).missed
-                if missed:
-                    self._known[name] = Known(Account(None, None, missed))
+            self._forget(before_s)
+
+    def _make_room(self, now_s: float) -> None:
+        # Looking through all of them for each event of a stranger would be slow.
+        if now_s >= self._next_room_s or now_s < self._next_room_s - _LOOK_EVERY_S:
+            self._next_room_s = now_s + _LOOK_EVERY_S
+            self._forget(now_s - _SILENT_S)
+
+    def _forget(self, before_s: float) -> None:
+        for name in [name for name, worker in self._workers.items() if worker.heard_at_s < before_s]:
+            missed = self._workers.pop(name).missed
+            if missed:
+                self._known[name] = Known(Account(None, None, missed))
+                if len(self._known) > MAX_WORKERS:
+                    del self._known[next(iter(self._known))]
 
 
 def _number(event: Mapping[str, Any], name: str) -> int | None:

@@ -86,6 +86,8 @@ class WorkerNews:
     last_heartbeat: float | None = None
     #: When it began, by its own clock, if that was seen.
     online_at: float | None = None
+    #: When the camera heard of this process first, by its own clock, whatever came; filled in when the news is taken.
+    first_at: float | None = None
     offline_at: float | None = None
     software: str | None = None
     version: str | None = None

@@ -27,7 +27,7 @@ from djcelery import db, utils
 from djcelery.conf import conf
 from djcelery.exceptions import CameraError
 from djcelery.snapshot import intake
-from djcelery.snapshot.dirty import Dirty
+from djcelery.snapshot.dirty import MAX_WORKERS, Dirty
 from djcelery.snapshot.missed import Account, Known, Missed
 from djcelery.snapshot.news import Malformed, WorkerNews
 from djcelery.snapshot.receiver import Receiver
@@ -101,7 +101,7 @@ class Program:
             returned=self._returned,
             should_stop=lambda: self._should_stop,
         )
-        self.switch = Switch(app, self.receiver.errors) if enable_events else None
+        self.switch = Switch(app) if enable_events else None
         self._thread = threading.Thread(target=self._write_until_the_end, name="celerycam writer")
         # Flags, not events: a signal may come while the main thread holds an event's lock.
         self._should_stop = self._had_gap = False
@@ -281,7 +281,7 @@ class Program:
         self.writer.note(
             events=counts.events,
             malformed=counts.malformed,
-            dropped=counts.dropped,
+            dropped=counts.dropped + self.missed.dropped,
             missed=self.missed.total,
             waiting=self.dirty.waiting,
             event_at_s=self._event_at_s,
@@ -332,11 +332,12 @@ def known_workers(alias: str) -> dict[str, Known]:
     workers = WorkerState.objects.using(alias).filter(last_heartbeat__gte=since, seen__isnull=False)
     tasks = TaskState.objects.using(alias).filter(state=states.STARTED, worker__in=workers)
     running: dict[str, list[str]] = {}
+    latest = workers.order_by("-last_heartbeat")[:MAX_WORKERS]
     for hostname, task_id in tasks.values_list("worker__hostname", "task_id").order_by()[:_MOST_RUNNING]:
         running.setdefault(hostname, []).append(task_id)
     return {
         hostname: Known(Account(pid, seen, missed or 0), processed or 0, tuple(running.get(hostname, ())))
-        for hostname, pid, processed, seen, missed in workers.values_list(
+        for hostname, pid, processed, seen, missed in latest.values_list(
             "hostname", "pid", "processed", "seen", "missed"
         )
     }

@@ -19,6 +19,7 @@ from celery.events.event import get_exchange
 from kombu import Consumer, Queue
 from kombu.exceptions import OperationalError
 
+from djcelery.brokers import bounded
 from djcelery.exceptions import CameraError
 
 __all__ = ("PREFETCH", "Mark", "Receiver")
@@ -29,6 +30,9 @@ logger = logging.getLogger(__name__)
 PREFETCH = 4000
 #: Events in one message, at most, unless the worker was cut off.
 _EVENTS_PER_MESSAGE = 24
+#: Most seconds for one call to the broker, such as connecting: a server that accepts and says nothing is away. Waiting
+#: for events is none: on every transport that is done by looking whether there is something to read.
+LIMIT_S = 4.0
 #: Most seconds between two tries to connect: 1, 2, 4, …
 LONGEST_PAUSE_S = 30.0
 #: The longest time that RabbitMQ knows, 2**32 ms.
@@ -79,7 +83,7 @@ class Receiver:
         self.app, self.ttl_s = app, min(ttl_s, _LONGEST_TTL_S)
         self.queue_name = f"{app.conf.event_queue_prefix}.djcelery.{name}"
         self.take, self.refuse, self.returned, self.should_stop = take, refuse, returned, should_stop
-        self.connection = app.connection_for_read(heartbeat=app.conf.broker_heartbeat)
+        self.connection = bounded(app.connection_for_read(heartbeat=app.conf.broker_heartbeat), LIMIT_S)
         #: Whether the broker keeps events until they are acknowledged.
         self.acknowledges = self.connection.transport.driver_type == "amqp"
         self.errors = (*self.connection.connection_errors, *self.connection.channel_errors, OperationalError, OSError)
@@ -138,8 +142,9 @@ class Receiver:
                 pause_s = min(LONGEST_PAUSE_S, 2 * pause_s)
 
     def _connect(self) -> None:
-        # At most one try more, at the next of several brokers.
-        self.connection.ensure_connection(max_retries=1, interval_start=0, interval_step=0, interval_max=0)
+        # One try more if there are several brokers, at the next one.
+        retries = 1 if len(self.connection.alt) > 1 else 0
+        self.connection.ensure_connection(max_retries=retries, interval_start=0, interval_step=0, interval_max=0)
         channel = self.connection.channel()
         self._connections += 1
         self._received = self._acknowledged = Mark(self._connections, 0)

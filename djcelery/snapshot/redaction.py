@@ -60,25 +60,28 @@ def shown(column: str, text: str, names: frozenset[str]) -> str | None:
         return None
     if column in ("args", "kwargs"):
         items = [name.partition(".")[2] for name in names if name.startswith(f"{column}.")]
-        return _without_items(text, items) if items else text
+        return _without_items(column, text, items) if items else text
     if "result" in names:
         return text.partition("(")[0][:200] if column == "exception" else None
     return text
 
 
-def _without_items(text: str, items: list[str]) -> str:
+def _without_items(column: str, text: str, items: list[str]) -> str:
     try:
-        value = ast.literal_eval(text)
-    except (ValueError, SyntaxError, MemoryError, RecursionError):
-        value = None
-    if isinstance(value, dict):
+        return _taken_apart(column, text, items)
+    except Exception:  # noqa: BLE001 - cut, with objects in it, or made to break this: what can't be read isn't shown
+        return REDACTED
+
+
+def _taken_apart(column: str, text: str, items: list[str]) -> str:
+    value = ast.literal_eval(text)
+    if column == "kwargs" and isinstance(value, dict):
         if not set(items) & value.keys():
             return text
         return repr({key: REDACTED if key in items else item for key, item in value.items()})
-    if isinstance(value, (tuple, list)):
+    if column == "args" and isinstance(value, (tuple, list)):
         hidden = {int(item) for item in items if item.isdecimal()}
         if not any(number < len(value) for number in hidden):
             return text
         return repr(type(value)(REDACTED if number in hidden else item for number, item in enumerate(value)))
-    # Cut, or with objects in it.
     return REDACTED

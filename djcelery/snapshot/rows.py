@@ -273,7 +273,8 @@ def _merged(known: Mapping[str, Any], news: WorkerNews) -> dict[str, Any]:
             if value is not None:
                 merged[name] = value
         if is_new and known["pid"] is not None:
-            merged["online_at"] = news.online_at or news.timestamp
+            # Not when it was heard of last: what it runs may have begun before.
+            merged["online_at"] = max(news.online_at or 0.0, news.first_at or 0.0) or news.timestamp
         elif news.online_at and (is_new or known["online_at"] is None):
             merged["online_at"] = news.online_at
     if is_later or not is_new:

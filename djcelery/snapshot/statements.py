@@ -8,8 +8,9 @@ Next: ``docs/explain/life-of-a-task-event.rst``.
 from __future__ import annotations
 
 import json
+import re
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any
@@ -30,8 +31,12 @@ CLEAR = "NULLIF(COALESCE({new}, {old}), '')"
 #: The type of a parameter on PostgreSQL, by the kind of a column.
 _TYPES = {"text": "text", "int": "bigint", "float": "float8", "time": "timestamptz", "bool": "boolean"}
 _NEW = {"postgresql": "excluded.{}", "sqlite": "excluded.{}", "mysql": "new.{}", "mariadb": "VALUES({})"}
-#: Where every value is a part of the statement, it is cut at this length, so that servers of any setting take it.
-_MYSQL_BYTES = db.SAFE_STATEMENT_BYTES * 3
+#: Longest statement by engine: on MySQL every value is a part of it, and servers of any setting must take it; on
+#: PostgreSQL the rows are one value, which may grow six times as JSON and ends at 1 GB.
+_MOST_BYTES = {"mysql": db.SAFE_STATEMENT_BYTES * 3, "mariadb": db.SAFE_STATEMENT_BYTES * 3, "postgresql": 64_000_000}
+#: Texts that no collation takes for each other, but for their case and a few letters of some languages.
+_PLAIN = re.compile("[!-~]*")
+_ALIKE = str.maketrans("jyuw", "iivv")
 
 
 @dataclass(frozen=True)
@@ -82,7 +87,7 @@ def upsert(
     Args:
         narrowed: Makes a row without letters of four bytes, for columns of old MySQL tables that refuse them.
 
-    Database: one statement, none for no *rows*; on MySQL one per 3 MB.
+    Database: one statement, none for no *rows*; on MySQL one per 3 MB, on PostgreSQL one per 64 MB.
     """
     if not rows:
         return
@@ -106,18 +111,19 @@ def _upsert(connection: BaseDatabaseWrapper, table: Table, rows: Sequence[tuple[
     sql = _built[kind, table]
     with connection.cursor() as cursor:
         if kind == "postgresql":
-            # What is missing is NULL, and a shorter text is read faster.
-            objects = [
-                {name: value for name, value in zip(table.columns, row, strict=True) if value is not None}
-                for row in rows
-            ]
-            cursor.execute(sql, [_as_json(objects)])
+            for part in _parts(rows, _MOST_BYTES[kind]):
+                # What is missing is NULL, and a shorter text is read faster.
+                objects = [
+                    {name: value for name, value in zip(table.columns, row, strict=True) if value is not None}
+                    for row in part
+                ]
+                cursor.execute(sql, [_as_json(objects)])
         elif kind == "sqlite":
             cursor.executemany(sql, rows)
         else:
             marks = f"({', '.join(['%s'] * len(table.columns))})"
             head, _, tail = sql.partition("{rows}")
-            for part in _parts(rows):
+            for part in _parts(rows, _MOST_BYTES[kind]):
                 values = ", ".join([marks] * len(part))
                 cursor.execute(f"{head}{values}{tail}", [value for row in part for value in row])
 
@@ -145,14 +151,14 @@ def _as_json(rows: Any) -> str:
     return json.dumps(rows, ensure_ascii=False, separators=(",", ":"), check_circular=False)
 
 
-def _parts(rows: Sequence[tuple[Any, ...]]) -> Iterator[list[tuple[Any, ...]]]:
-    """Yield *rows* in parts whose texts together are no longer than a statement should be; one row at least."""
+def _parts(rows: Sequence[tuple[Any, ...]], most: int) -> Iterator[list[tuple[Any, ...]]]:
+    """Yield *rows* in parts whose texts together are no longer than *most* bytes; one row at least."""
     part: list[tuple[Any, ...]] = []
     size = 0
     for row in rows:
         # Letters take up to four bytes, and some are escaped.
         length = sum(len(value) * 2 if isinstance(value, str) else 16 for value in row)
-        if part and size + length > _MYSQL_BYTES:
+        if part and size + length > most:
             yield part
             part, size = [], 0
         part.append(row)
@@ -186,7 +192,7 @@ def select_keys(
 
     Instants in keys are as ``Instants.stored`` returns them.
 
-    Database: one SELECT, none for no *keys*.
+    Database: one SELECT, none for no *keys*; on MySQL see ``same_texts``.
     """
     if not keys:
         return {}
@@ -198,9 +204,10 @@ def select_keys(
         marks = f"({', '.join(['%s'] * len(names))})"
         sql = f"SELECT {', '.join(names)}, {picked} FROM {target} t WHERE ({', '.join(names)}) IN "  # noqa: S608
         rows = fetch(connection, f"{sql}({', '.join([marks] * len(keys))})", [value for key in keys for value in key])
-        found = {tuple(folded(connection, value) for value in row[: len(names)]): row[len(names) :] for row in rows}
-        by_key = {key: tuple(folded(connection, value) for value in key) for key in keys}
-        return {key: found[same] for key, same in by_key.items() if same in found}
+        read = [row[: len(names)] for row in rows]
+        same = _same_keys(connection, table, [*keys, *read])
+        found = {same[key]: row[len(names) :] for key, row in zip(read, rows, strict=True)}
+        return {key: found[same[key]] for key in keys if same[key] in found}
     joined = " AND ".join(f"t.{name} = k.{name}" for name in names)
     numbered = [[number, *key] for number, key in enumerate(keys)]
     if kind == "postgresql":
@@ -215,11 +222,50 @@ def select_keys(
     return {keys[row[0]]: tuple(row[1:]) for row in fetch(connection, sql, [value])}
 
 
-def folded(connection: BaseDatabaseWrapper, value: Any) -> Any:
-    """Return *value* such that two that the database takes for the same key are equal: MySQL ignores case."""
-    if connection.vendor != "mysql":
-        return value
-    return str(value).casefold().rstrip()
+def _same_keys(
+    connection: BaseDatabaseWrapper, table: Table, keys: Sequence[tuple[Any, ...]]
+) -> dict[tuple[Any, ...], tuple[str, ...]]:
+    columns = []
+    for number, name in enumerate(table.key):
+        texts = [str(key[number]) for key in keys]
+        is_text = table.columns[name] == "text"
+        same = same_texts(connection, table.name, name, texts) if is_text else {}
+        columns.append([same.get(text, text) for text in texts])
+    return dict(zip(keys, zip(*columns, strict=True), strict=True))
+
+
+def same_texts(connection: BaseDatabaseWrapper, table: str, column: str, texts: Iterable[str]) -> dict[str, str]:
+    """Return each of *texts* with the first of those that are the same key to *column* of *table* (its bare name).
+
+    MySQL's collations ignore case, accents and blanks at the end, each in its own way.
+
+    Database: none, but on MySQL, if not all texts are plain and apart: two SELECTs.
+    """
+    distinct = list(dict.fromkeys(texts))
+    if connection.vendor != "mysql" or _are_apart(distinct):
+        return {text: text for text in distinct}
+    known = fetch(
+        connection,
+        "SELECT character_set_name, collation_name FROM information_schema.columns "
+        "WHERE table_schema = DATABASE() AND table_name = %s AND column_name = %s",
+        [table, column],
+    )
+    charset, collation = known[0] if known else (None, None)
+    if not collation:
+        return {text: text for text in distinct}
+    row = "ROW(%s, %s)" if engine(connection) == "mysql" else "(%s, %s)"
+    sql = (
+        f"WITH k (n, t) AS (VALUES {', '.join([row] * len(distinct))}) "  # noqa: S608 - the server's own names
+        f"SELECT n, MIN(n) OVER (PARTITION BY CONVERT(t USING {charset}) COLLATE {collation}) FROM k"
+    )
+    rows = fetch(connection, sql, [value for pair in enumerate(distinct) for value in pair])
+    return {distinct[number]: distinct[first] for number, first in rows}
+
+
+def _are_apart(texts: Sequence[str]) -> bool:
+    if not all(map(_PLAIN.fullmatch, texts)):
+        return False
+    return len({text.lower().translate(_ALIKE) for text in texts}) == len(texts)
 
 
 def fetch(connection: BaseDatabaseWrapper, sql: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:

@@ -6,14 +6,19 @@ Next: ``docs/explain/life-of-a-task-event.rst``.
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from typing import Any
 
 from celery.utils.nodenames import gethostname
 from django.db.models import F
+from django.db.models.functions import Least
 
 from djcelery import db, utils
+from djcelery.snapshot.intake import MOST
+
+logger = logging.getLogger(__name__)
 
 #: Seconds between two writes, when there are events and when there are none.
 BUSY_S, IDLE_S = 2.0, 5.0
@@ -35,6 +40,7 @@ class Status:
         self._event_at_s: float | None = None
         self._written_error: str | None = None
         self._written_mono: float | None = None
+        self._said: str | None = None
 
     def note(
         self, *, waiting: int | None = None, event_at_s: float | None = None, error: str | None = None, **sums: int
@@ -64,7 +70,7 @@ class Status:
         from djcelery.models import CameraState
 
         now = utils.now()
-        sums = {**self._sums, "refused": self.refused}
+        sums = {name: min(total, MOST) for name, total in (*self._sums.items(), ("refused", self.refused))}
         fields: dict[str, Any] = {
             "hostname": gethostname()[:255],
             "pid": os.getpid(),
@@ -76,10 +82,21 @@ class Status:
         }
         if self._event_at_s is not None:
             fields["event_at"] = utils.fromtimestamp(self._event_at_s)
-        added = {name: F(name) + (total - self._written.get(name, 0)) for name, total in sums.items()}
+        added = {name: _sum(name, total - self._written.get(name, 0)) for name, total in sums.items()}
         cameras = CameraState.objects.using(self.alias)
         if not cameras.filter(name=self.name).update(**fields, **added):
             cameras.bulk_create([CameraState(name=self.name, **fields)], ignore_conflicts=True)
             cameras.filter(name=self.name).update(**fields, **added)
         self._written, self._written_error = sums, fields["error"]
-        self._written_mono = time.monotonic()
+        self._written_mono, self._said = time.monotonic(), None
+
+    def failed(self, exc: Exception) -> None:
+        """Note that it could not be written, and log why, once; it is tried again at the next shutter."""
+        if str(exc) != self._said:
+            self._said = str(exc)
+            logger.error("How camera %s does can't be written: %s. Tasks and workers are.", self.name, exc)
+
+
+def _sum(name: str, added: int) -> Any:
+    """Return the column *name* with *added*, but no more than it holds."""
+    return Least(F(name), MOST - added) + added

@@ -47,14 +47,20 @@ def expire_states() -> dict[frozenset[str], timedelta | None]:
 
 
 class Upkeep:
-    """Does what is due. *now* is when it was made, aware or naive as ``USE_TZ`` says; None: the present."""
+    """Does what is due.
 
-    def __init__(self, now: datetime | None = None) -> None:
+    Args:
+        now: When it was made, aware or naive as ``USE_TZ`` says; None: the present.
+        task_model, worker_model: As the ``Writer`` has them.
+    """
+
+    def __init__(self, now: datetime | None = None, *, task_model: Any = None, worker_model: Any = None) -> None:
         # Models are there only after Django's setup, and this module may be imported before.
         from djcelery import models
 
         self._models = models
-        self.alias = router.db_for_write(models.TaskState)
+        self.task_model, self.worker_model = task_model or models.TaskState, worker_model or models.WorkerState
+        self.alias = router.db_for_write(self.task_model)
         self._quiet_since = now or utils.now()
         self._lost_at = self._clean_at = self._quiet_since + LOST_EVERY
         self._cleaning: Iterator[int] | None = None
@@ -132,8 +138,11 @@ class Upkeep:
             Q(worker__last_heartbeat=None) | Q(worker__offline_at__gte=F("worker__last_heartbeat"))
         )
         is_silent = Q(worker__frequency__isnull=False, worker__last_heartbeat__lte=limit)
-        is_another = Q(worker__online_at__lte=limit, tstamp__lt=F("worker__online_at"))
-        tasks = self._models.TaskState._base_manager.using(self.alias)
+        # In the MySQL tables of django-celery tstamp has whole seconds: an instant before.
+        since = F("worker__online_at")
+        is_older = Q(started_at__lt=since) | Q(started_at=None, tstamp__lt=since)
+        is_another = Q(worker__online_at__lte=limit) & is_older
+        tasks = self.task_model._base_manager.using(self.alias)
         started = tasks.filter(state=states.STARTED, hidden=False, tstamp__lte=limit)
         return started.filter(Q(worker=None) | said_goodbye | is_silent | is_another)
 
@@ -144,7 +153,7 @@ class Upkeep:
         with transaction.atomic(using=self.alias):
             pass_gate(connection, self._models.MonitorGate._meta.db_table, instants)
             names = dict(self._lost(limit).values_list("pk", "name")[:BATCH_ROWS])
-            tasks = self._models.TaskState._base_manager.using(self.alias)
+            tasks = self.task_model._base_manager.using(self.alias)
             tasks.filter(pk__in=list(names)).update(state=LOST)
             for name in names.values():
                 tallies.add(Increment(now_s, name or "", LOST))
@@ -162,7 +171,7 @@ class Upkeep:
         Raises:
             django.db.Error: Some of it is not deleted.
         """
-        tasks = self._models.TaskState.objects
+        tasks = self.task_model.objects
         expired: int = sum(tasks.expiring(expire_states() if ages is None else ages, now))
         for _ in self.cleaning({}, now):
             pass
@@ -174,8 +183,8 @@ class Upkeep:
         Database: see ``retention``; a transaction for workers.
         """
         now = now or utils.now()
-        yield from self._models.TaskState.objects.expiring(ages, now)
-        yield from self._models.TaskState.objects.purging()
+        yield from self.task_model.objects.expiring(ages, now)
+        yield from self.task_model.objects.purging()
         history = self._models.TaskHistory.objects.using(self.alias)
         for period, age in ((MINUTE, conf.DJCELERY_HISTORY_MINUTES), (HOUR, conf.DJCELERY_HISTORY_HOURS)):
             limit = cutoff(now, age)
@@ -190,9 +199,9 @@ class Upkeep:
     def _delete_workers(self, limit: datetime) -> int:
         """Delete the workers that were not heard of since *limit* and that no task names."""
         connection = connections[self.alias]
-        workers = self._models.WorkerState._base_manager.using(self.alias)
+        workers = self.worker_model._base_manager.using(self.alias)
         silent = workers.filter(Q(last_heartbeat__lt=limit) | Q(last_heartbeat=None))
-        named = self._models.TaskState._base_manager.using(self.alias).filter(worker=OuterRef("pk"))
+        named = self.task_model._base_manager.using(self.alias).filter(worker=OuterRef("pk"))
         # Behind the gate no camera writes a task of a worker that is about to be deleted.
         with transaction.atomic(using=self.alias):
             pass_gate(connection, self._models.MonitorGate._meta.db_table, Instants(connection))

@@ -11,6 +11,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from operator import itemgetter
 from typing import Any
 
 from django.db import DataError, Error, IntegrityError, connections, router, transaction
@@ -21,7 +22,7 @@ from djcelery.snapshot import merging, rows, statements
 from djcelery.snapshot.dirty import Batch
 from djcelery.snapshot.history import add_to_history
 from djcelery.snapshot.malformed import MalformedLog
-from djcelery.snapshot.news import TaskNews, WorkerNews
+from djcelery.snapshot.news import Malformed, TaskNews, WorkerNews
 from djcelery.snapshot.redaction import Redactor
 from djcelery.snapshot.status import Status
 from djcelery.snapshot.tally import Tallies
@@ -30,6 +31,8 @@ logger = logging.getLogger(__name__)
 
 #: Tasks per transaction.
 BATCH_ROWS = 1000
+#: What is wrong with one row, by what the database says or the driver: with the same values it never will be written.
+_REFUSED = (DataError, IntegrityError, ValueError, TypeError, OverflowError)
 
 
 class Writer:
@@ -67,7 +70,7 @@ class Writer:
 
         Raises:
             django.db.Error: The database can't be written at present. What is not committed is to be written again;
-                give the whole batch back: writing twice changes nothing.
+                give the whole batch back: writing twice changes nothing. An error of the heartbeat alone is logged.
 
         Database: per 1,000 tasks one transaction of 8 statements at most, and two more if workers changed. Every few
             seconds an UPDATE.
@@ -80,9 +83,9 @@ class Writer:
             if tasks or workers:
                 self._write_part(tasks, workers)
         if batch.malformed:
-            self._attempt(lambda: self._malformed.write(batch.malformed))
+            self._write_malformed(batch.malformed)
         if self._status.is_due(is_busy=not batch.is_empty):
-            self._attempt(self._status.write)
+            self._write_status(is_alone=batch.is_empty)
         connection = connections[self.alias]
         if connection.queries_logged and not connection.force_debug_cursor:
             # With DEBUG on Django would keep the last 9,000 statements, and these are long.
@@ -103,17 +106,14 @@ class Writer:
         """Write that the camera has stopped (``stopped_at``), and the last sums; errors are logged, not raised."""
         try:
             self._attempt(lambda: self._status.write(has_stopped=True))
-        except Error as exc:
+        except (Error, *_REFUSED) as exc:
             logger.error("The end of camera %s could not be written: %s", self.name, exc)
 
     # transactions
 
     def _attempt(self, work: Callable[[], None]) -> None:
         """Call *work*, which writes; if the connection turns out to be broken, once more on a new one."""
-        connection = connections[self.alias]
-        # With AUTOCOMMIT off Django would leave it to us to commit.
-        if not connection.in_atomic_block and not connection.get_autocommit():
-            connection.set_autocommit(True)
+        connection = db.ready(connections[self.alias])
         try:
             work()
         except Error as exc:
@@ -133,7 +133,7 @@ class Writer:
         """Write *tasks* and *workers* in one transaction; if a row is refused, in smaller and smaller ones."""
         try:
             self._attempt(lambda: self._commit(tasks, workers))
-        except (DataError, IntegrityError) as exc:
+        except _REFUSED as exc:
             if len(tasks) + len(workers) == 1:
                 what = f"Task {tasks[0].task_id}" if tasks else f"Worker {workers[0].hostname}"
                 logger.error("%s can't be written and is left out: %s", what, exc)
@@ -145,6 +145,23 @@ class Writer:
                 half = (len(tasks) + len(workers)) // 2
                 self._write_part(tasks[:half], workers[:half])
                 self._write_part(tasks[half:], workers[half:])
+
+    def _write_malformed(self, events: Sequence[Malformed]) -> None:
+        try:
+            self._attempt(lambda: self._malformed.write(events))
+        except _REFUSED as exc:
+            logger.error("%d events that can't be read can't be written either, and are left out: %s", len(events), exc)
+            self._status.refused += len(events)
+
+    def _write_status(self, *, is_alone: bool) -> None:
+        """Write how the camera does. What was written before is committed: no error here may have it written again."""
+        try:
+            self._attempt(self._status.write)
+        except (Error, *_REFUSED) as exc:
+            is_away = is_alone and db.is_transient(exc)
+            if isinstance(exc, Error) and (is_away or connections[self.alias].in_atomic_block):
+                raise
+            self._status.failed(exc)
 
     def _commit(self, tasks: Sequence[TaskNews], workers: Sequence[WorkerNews]) -> None:
         connection = connections[self.alias]
@@ -170,7 +187,7 @@ class Writer:
         known = self._read_workers(connection, rows.worker_columns(connection), names)
         changed = []
         for name in names:
-            row = known.get(statements.folded(connection, name))
+            row = known.get(name)
             if row is not None and name not in news:
                 continue
             values = rows.worker(row, news.get(name) or WorkerNews(name, "", 0.0, 0.0), instants)
@@ -179,13 +196,17 @@ class Writer:
         statements.upsert(connection, self._worker_table, changed)
         if len(known) < len(names):
             known |= self._read_workers(connection, "id, hostname", names)
-        return {name: known[key][0] for name in names if (key := statements.folded(connection, name)) in known}
+        return {name: row[0] for name, row in known.items()}
 
     def _read_workers(
         self, connection: BaseDatabaseWrapper, picked: str, names: Sequence[str]
     ) -> dict[str, tuple[Any, ...]]:
-        found = statements.select_by(connection, self._worker_table.name, picked, "hostname", names)
-        return {statements.folded(connection, row[1]): row for row in found}
+        """Return the rows of the workers *names* by the name that was asked for."""
+        table = self._worker_table.name
+        found = statements.select_by(connection, table, picked, "hostname", names)
+        same = statements.same_texts(connection, table, "hostname", [*names, *(row[1] for row in found)])
+        by_key = {same[row[1]]: row for row in found}
+        return {name: by_key[same[name]] for name in names if same[name] in by_key}
 
     # tasks
 
@@ -199,12 +220,14 @@ class Writer:
     ) -> None:
         ids = [task.task_id for task in tasks]
         picked = rows.picked(connection)
-        found = statements.select_by(connection, self._new_table.name, picked, "task_id", ids)
-        stored = {statements.folded(connection, row[1]): rows.task(row, instants) for row in found}
+        name = self._new_table.name
+        found = statements.select_by(connection, name, picked, "task_id", ids)
+        same = statements.same_texts(connection, name, "task_id", [*ids, *(row[1] for row in found)])
+        stored = {same[row[1]]: rows.task(row, instants) for row in found}
         new: dict[str, TaskNews] = {}
         known = []
         for news in tasks:
-            key = statements.folded(connection, news.task_id)
+            key = same[news.task_id]
             if key in stored:
                 pk, row = stored[key]
                 before, marks = merging.before(row), rows.marks(row)
@@ -220,7 +243,7 @@ class Writer:
         for news in new.values():
             for increment in merging.increments(None, news):
                 tallies.add(increment)
-        known.sort()
+        known.sort(key=itemgetter(0))
         added = [self._values(news, False, keys, instants) for news in new.values()]
         for table, changed in ((self._new_table, added), (self._known_table, known)):
             statements.upsert(connection, table, changed, partial(rows.narrowed, table=table))

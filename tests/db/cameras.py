@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 
+from django.db import DataError
+
 from djcelery.models import TaskHistory
-from djcelery.snapshot import intake
+from djcelery.snapshot import intake, statements
 from djcelery.snapshot.dirty import Dirty
 from djcelery.snapshot.writer import Writer
 
@@ -48,3 +50,15 @@ class Feed:
         for state, number in TaskHistory.objects.filter(period=period).values_list("state", "count"):
             counts[state] += number
         return counts
+
+
+def refuse(monkeypatch, task_ids, error=DataError):
+    """Make the database refuse rows of *task_ids*."""
+    original = statements.upsert
+
+    def refusing(connection, table, rows, *args):
+        if table.name.endswith("taskstate") and any(set(task_ids) & set(map(str, row)) for row in rows):
+            raise error("no")
+        return original(connection, table, rows, *args)
+
+    monkeypatch.setattr(statements, "upsert", refusing)

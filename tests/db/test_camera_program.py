@@ -24,6 +24,13 @@ def task(task_id, worker, state="STARTED"):
     TaskState.objects.create(task_id=task_id, worker=worker, state=state, tstamp=utils.now())
 
 
+def test_a_camera_goes_on_with_no_more_workers_than_it_remembers(monkeypatch):
+    monkeypatch.setattr("djcelery.snapshot.program.MAX_WORKERS", 2)
+    for number in range(4):
+        worker(f"w{number}@h", 60 - number, pid=1, processed=1, seen=1)
+    assert set(known_workers("default")) == {"w2@h", "w3@h"}
+
+
 def test_a_camera_goes_on_with_the_workers_that_were_watched(django_assert_num_queries):
     watched = worker("w1@h", pid=7, processed=12, seen=10, missed=2)
     worker("w2@h", pid=8, processed=3, seen=3)

@@ -81,6 +81,14 @@ def test_tasks_that_another_process_of_the_name_had_started_are_lost(keeper, now
     assert states() == {"before": "LOST", "since": "STARTED"}
 
 
+def test_a_task_that_its_worker_has_started_at_once_is_not_lost_where_times_have_whole_seconds(keeper, now):
+    online = now - HOUR
+    again = worker("w1", now, last_heartbeat=now, online_at=online)
+    task("t1", online + timedelta(milliseconds=200), again)
+    TaskState.objects.update(tstamp=online - timedelta(milliseconds=300))
+    assert keeper.mark_lost(now) == 0
+
+
 @pytest.mark.parametrize(
     "fields",
     [
@@ -292,6 +300,8 @@ def test_cleaning_goes_on_in_the_next_step(now, monkeypatch):
 
 
 def test_what_fails_is_logged_and_tried_again_later(now, monkeypatch, caplog):
+    # All of it in one step, however slow this machine is.
+    monkeypatch.setattr(upkeep, "STEP_S", 600.0)
     task("t1", now - 9 * 24 * HOUR, state="SUCCESS")
     keeper = Upkeep(now - HOUR)
     with monkeypatch.context() as broken:

@@ -7,14 +7,15 @@ import time
 from datetime import timedelta
 
 import pytest
-from django.db import DataError, IntegrityError, OperationalError, connection, connections
+from django.db import DataError, IntegrityError, OperationalError, connection
 
 from djcelery import utils
 from djcelery.models import CameraState, MalformedEvent, MonitorGate, TaskHistory, TaskState, WorkerState
 from djcelery.snapshot import intake, statements
 from djcelery.snapshot.dirty import Batch, Dirty
 from djcelery.snapshot.writer import Writer
-from tests.db.cameras import SUMS, Feed
+from tests.db.beats import end_session
+from tests.db.cameras import SUMS, Feed, refuse
 
 pytestmark = pytest.mark.django_db
 
@@ -215,18 +216,6 @@ def test_columns_of_three_bytes_get_escapes(feed):
             cursor.execute("ALTER TABLE djcelery_taskstate MODIFY args longtext CHARACTER SET utf8mb4")
 
 
-def refuse(monkeypatch, task_ids, error=DataError):
-    """Make the database refuse rows of *task_ids*."""
-    original = statements.upsert
-
-    def refusing(connection, table, rows, *args):
-        if table.name.endswith("taskstate") and any(set(task_ids) & set(map(str, row)) for row in rows):
-            raise error("no")
-        return original(connection, table, rows, *args)
-
-    monkeypatch.setattr(statements, "upsert", refusing)
-
-
 @pytest.mark.parametrize("error", [DataError, IntegrityError])
 def test_a_row_that_the_database_refuses_does_not_stop_the_others(feed, monkeypatch, caplog, error):
     refuse(monkeypatch, ["t3", "t7"], error)
@@ -423,6 +412,24 @@ def test_another_process_of_the_same_name_is_online_since_it_began(feed):
     assert (row.pid, row.processed) == (2, 0)
 
 
+def test_another_process_is_online_since_the_first_of_what_it_says(feed):
+    feed.send("worker-heartbeat", pid=1, processed=50)
+    feed.write()
+    # Its worker-online was lost. What comes last must not make it younger than what it runs.
+    feed.received("t1", 10, pid=2)
+    feed.send("task-started", "t1", 10.5, pid=2)
+    feed.send("worker-heartbeat", at=12, pid=2, processed=1)
+    feed.send("task-started", "t2", 13, pid=2)
+    feed.write()
+    row = WorkerState.objects.get()
+    assert row.pid == 2
+    assert utils.to_utc(row.online_at).timestamp() == pytest.approx(feed.now + 10)
+    assert row.online_at <= TaskState.objects.get(task_id="t1").tstamp
+    feed.send("worker-heartbeat", at=20, pid=2, processed=2)
+    feed.write()
+    assert utils.to_utc(WorkerState.objects.get().online_at).timestamp() == pytest.approx(feed.now + 10)
+
+
 def test_what_is_missed_only_grows_and_what_is_seen_begins_anew_with_the_process(feed):
     def say(at, pid, processed, seen, missed):
         feed.send("worker-heartbeat", at=at, pid=pid, processed=processed)
@@ -497,11 +504,12 @@ def test_a_camera_says_how_it_does_and_sums_go_on_after_a_restart(feed):
 
 
 def test_an_idle_camera_writes_its_heartbeat_every_few_seconds(feed, monkeypatch, django_assert_num_queries):
+    clock = [time.monotonic()]
+    monkeypatch.setattr("djcelery.snapshot.status.time.monotonic", lambda: clock[0])
     feed.writer.write(Batch())
     with django_assert_num_queries(0):
         feed.writer.write(Batch())
-    later = time.monotonic() + 6
-    monkeypatch.setattr("djcelery.snapshot.status.time.monotonic", lambda: later)
+    clock[0] += 6
     with django_assert_num_queries(1):
         feed.writer.write(Batch())
 
@@ -551,18 +559,7 @@ def test_the_gate_is_made_when_it_is_missing(feed):
 def test_a_connection_that_was_lost_is_replaced_at_once(feed):
     feed.received("t1")
     feed.write()
-    with connections["default"].cursor() as cursor:
-        if connection.vendor == "postgresql":
-            cursor.execute("SELECT pg_backend_pid()")
-            kill = "SELECT pg_terminate_backend({})"
-        else:
-            cursor.execute("SELECT connection_id()")
-            kill = "KILL {}"
-        pid = cursor.fetchone()[0]
-    other = connections.create_connection("default")
-    with other.cursor() as cursor:
-        cursor.execute(kill.format(pid))
-    other.close()
+    end_session()
     feed.received("t2")
     feed.write()
     assert TaskState.objects.count() == 2

@@ -9,8 +9,10 @@ from itertools import count
 import pytest
 from celery.events.state import State
 from django.db import DataError, OperationalError
+from django.test.utils import isolate_apps
 
 from djcelery import utils
+from djcelery.managers import TaskStateManager
 from djcelery.models import CameraState, TaskHistory, TaskState, WorkerState
 from djcelery.snapshot import Camera, statements
 from djcelery.snapshot.writer import Writer
@@ -215,6 +217,40 @@ def test_a_shutter_that_cannot_write_keeps_everything_for_the_next(events, monke
     assert TaskState.objects.get().state == "SUCCESS"
 
 
+def test_what_celerys_state_has_forgotten_is_forgotten_whatever_a_camera_keeps(celery_app):
+    class Keeping(Camera):
+        clear_after = False
+
+    events = Events(celery_app)
+    events.state = State(max_tasks_in_memory=5, max_workers_in_memory=3)
+    events.camera = Keeping(events.state, app=celery_app)
+    for number in range(20):
+        received(events, f"t{number}", hostname=f"w{number}")
+        events.send("worker-heartbeat", hostname=f"w{number}", freq=2)
+        events.shoot()
+    assert TaskState.objects.count() == WorkerState.objects.count() == 20
+    assert set(events.camera._written) == set(events.state.tasks)
+    assert set(events.camera._heartbeats) == set(events.state.workers)
+    # As before, it keeps what Celery keeps.
+    assert len(events.camera._written) == 5
+
+
+def test_another_process_is_online_since_the_first_of_what_it_says(events):
+    events.send("worker-heartbeat", pid=1, processed=50, freq=2)
+    events.shoot()
+    events.now += 2
+    received(events, pid=2)
+    events.send("task-started", "t1", pid=2)
+    began = events.now + 0.003
+    events.now += 3
+    events.send("worker-heartbeat", pid=2, processed=1, freq=2)
+    events.shoot()
+    row = WorkerState.objects.get()
+    assert row.pid == 2
+    assert utils.to_utc(row.online_at).timestamp() == pytest.approx(began, abs=0.01)
+    assert row.online_at <= TaskState.objects.get().tstamp
+
+
 def test_heartbeats_are_written_once_a_second_at_most(events, django_assert_num_queries):
     events.send("worker-heartbeat", freq=2)
     events.shoot()
@@ -370,6 +406,48 @@ def test_ages_of_a_camera_of_ones_own_count(celery_app):
         TaskState.objects.create(task_id=state, state=state, tstamp=utils.now() - timedelta(days=100))
     assert Own(State(), app=celery_app).on_cleanup() == 1
     assert set(TaskState.objects.values_list("state", flat=True)) == {"FAILURE", "STARTED"}
+
+
+def test_a_camera_with_models_of_its_own_cleans_up_and_looks_for_lost_tasks_by_them(celery_app, monkeypatch):
+    asked = []
+
+    class Manager(TaskStateManager):
+        def expiring(self, *args, **kwargs):
+            asked.append("expiring")
+            return super().expiring(*args, **kwargs)
+
+        def purging(self, *args, **kwargs):
+            asked.append("purging")
+            return super().purging(*args, **kwargs)
+
+    with isolate_apps("djcelery"):
+
+        class OwnTask(TaskState):
+            objects = Manager()
+
+            class Meta:
+                proxy = True
+                app_label = "djcelery"
+
+        class OwnWorker(WorkerState):
+            class Meta:
+                proxy = True
+                app_label = "djcelery"
+
+    class Own(Camera):
+        TaskState, WorkerState = OwnTask, OwnWorker
+
+    old = utils.now() - timedelta(days=400)
+    TaskState.objects.create(task_id="t1", state="SUCCESS", tstamp=old)
+    WorkerState.objects.create(hostname="gone", last_heartbeat=old)
+    events = Events(celery_app)
+    events.camera = Own(events.state, app=celery_app)
+    assert events.camera.on_cleanup() == 1
+    assert "expiring" in asked
+    assert "purging" in asked
+    assert not WorkerState.objects.exists()
+    assert (events.camera._upkeep.task_model, events.camera._upkeep.worker_model) == (OwnTask, OwnWorker)
+    assert events.camera._upkeep._lost(old).model is OwnTask
 
 
 def test_the_end_of_the_camera_is_written(events):

@@ -6,9 +6,10 @@ import socket
 
 import pytest
 from celery import Celery
+from kombu import Producer
 from kombu.exceptions import OperationalError
 
-from djcelery.brokers import TIMEOUTS, bounded
+from djcelery.brokers import TIMEOUTS, bounded, control_over
 
 
 @pytest.fixture
@@ -48,3 +49,22 @@ def test_a_broker_that_accepts_and_never_answers_is_an_error(app, scheme):
         connection = bounded(app.connection_for_write(), 0.1)
         with pytest.raises(OperationalError):
             connection.ensure_connection(max_retries=1, interval_start=0, timeout=0.1)
+
+
+def test_control_is_sent_over_the_connection_that_is_given_and_once(app, monkeypatch):
+    app.conf.broker_url = "memory://"
+    tries = []
+
+    def publish(self, *args, **kwargs):
+        tries.append(self.connection)
+        raise ConnectionResetError("the broker has died")
+
+    with bounded(app.connection_for_write(), 0.5) as connection:
+        control = control_over(app, connection)
+        monkeypatch.setattr(Producer, "_publish", publish)
+        with pytest.raises(ConnectionResetError):
+            control.revoke("x", connection=connection)
+        assert tries == [connection]
+    # Celery's own pool is left as it is.
+    assert app.amqp._producer_pool is None
+    assert app.control.mailbox.producer_pool is not control.mailbox.producer_pool

@@ -58,7 +58,7 @@ class Receiver:
         self.tag += 1
 
     def run(self):
-        wait_until(lambda: self.program._should_stop, 20, "the signal")
+        wait_until(lambda: self.program._should_stop, 60, "the signal")
 
     def mark(self):
         return Mark(1, self.tag)
@@ -106,7 +106,7 @@ def running(program):
 
     def stop():
         program._should_stop = True
-        thread.join(20)
+        thread.join(90)
         assert not thread.is_alive()
         if errors:
             raise errors[0]
@@ -117,13 +117,21 @@ def running(program):
 def test_what_was_received_is_written_and_then_acknowledged(program):
     stop = running(program)
     program.receiver.receive([STARTED, dict(STARTED, uuid="b")])
-    assert program.writer.written.wait(10)
-    wait_until(lambda: 1 in program.receiver.acknowledged, 10, "the acknowledgement")
+    assert program.writer.written.wait(60)
+    wait_until(lambda: 1 in program.receiver.acknowledged, 60, "the acknowledgement")
     stop()
     assert sorted(news.task_id for batch in program.writer.batches for news in batch.tasks) == ["a", "b"]
     assert program.writer.stops == 1
     assert program.writer.notes["events"] == 2
     assert program.upkeep.steps > 0
+
+
+def test_one_event_and_a_list_of_events_are_taken_one_by_one(program):
+    program.receiver.receive(STARTED)
+    program.receiver.receive([dict(STARTED, uuid="b"), "x", {"type": "other-thing"}])
+    counts = program.dirty.counts
+    assert (counts.events, counts.malformed, counts.ignored) == (4, 1, 1)
+    assert [news.task_id for news in program.dirty.take(10).tasks] == ["a", "b"]
 
 
 def test_what_cannot_be_written_waits_and_is_not_acknowledged(program, monkeypatch, caplog):
@@ -132,8 +140,8 @@ def test_what_cannot_be_written_waits_and_is_not_acknowledged(program, monkeypat
     program.writer.errors = [OperationalError("away"), OperationalError("away"), OperationalError("other")]
     program.receiver.receive(STARTED)
     stop = running(program)
-    assert program.writer.written.wait(10)
-    wait_until(lambda: program.receiver.acknowledged, 10, "the acknowledgement")
+    assert program.writer.written.wait(60)
+    wait_until(lambda: program.receiver.acknowledged, 60, "the acknowledgement")
     stop()
     assert [news.task_id for news in program.writer.batches[0].tasks] == ["a"]
     messages = [record.getMessage() for record in said(caplog)]
@@ -149,7 +157,7 @@ def test_many_waiting_tasks_are_written_before_the_time_has_come(program, monkey
     program.frequency_s = 600
     stop = running(program)
     program.receiver.receive([dict(STARTED, uuid=str(n)) for n in range(3)])
-    assert program.writer.written.wait(10)
+    assert program.writer.written.wait(60)
     stop()
 
 
@@ -181,7 +189,7 @@ def test_an_event_that_breaks_the_code_is_kept_apart(program, monkeypatch, caplo
 def test_an_error_in_the_program_ends_it(program):
     program.writer.errors = [ZeroDivisionError("a bug")]
     stop = running(program)
-    wait_until(lambda: program._should_stop, 10, "the end")
+    wait_until(lambda: program._should_stop, 60, "the end")
     with pytest.raises(ZeroDivisionError, match="a bug"):
         stop()
 
@@ -208,7 +216,7 @@ def test_a_signal_ends_it_and_the_second_one_finds_the_system_default(program, m
 
     def run():
         os.kill(os.getpid(), signal.SIGTERM)
-        wait_until(lambda: program._should_stop, 10, "the signal")
+        wait_until(lambda: program._should_stop, 60, "the signal")
         seen.append((signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)))
 
     monkeypatch.setattr(program.receiver, "run", run)
@@ -244,7 +252,7 @@ class Control:
     def __init__(self):
         self.told, self.errors = [], []
 
-    def enable_events(self, destination):
+    def send(self, destination):
         if self.errors:
             raise self.errors.pop()
         self.told.append(destination)
@@ -252,7 +260,15 @@ class Control:
 
 @pytest.fixture
 def switch():
-    return Switch(SimpleNamespace(control=Control()), (OSError,))
+    switch = Switch(SimpleNamespace(control=Control()))
+    switch._send = switch.app.control.send
+    return switch
+
+
+def step(switch):
+    switch.step()
+    if switch._thread is not None:
+        switch._thread.join(60)
 
 
 def heartbeat(switch, hostname="w@h", pid=1, event="heartbeat"):
@@ -260,29 +276,54 @@ def heartbeat(switch, hostname="w@h", pid=1, event="heartbeat"):
 
 
 def test_events_are_switched_on_at_the_start_and_when_a_worker_appears(switch):
-    switch.step()
-    switch.step()
+    step(switch)
+    step(switch)
     assert switch.app.control.told == [None]
     heartbeat(switch, event="online")
-    switch.step()
+    step(switch)
     assert switch.app.control.told == [None]
     for _ in range(5):
         heartbeat(switch)
-        switch.step()
+        step(switch)
     # Twice: at its first heartbeat a worker may not listen yet.
     assert switch.app.control.told == [None, ["w@h"], ["w@h"]]
     heartbeat(switch, pid=2)
-    switch.step()
+    step(switch)
     assert switch.app.control.told[3:] == [["w@h"]]
 
 
 def test_a_broker_that_is_away_is_tried_again(switch, caplog):
     switch.app.control.errors = [OSError("away")]
     heartbeat(switch)
-    switch.step()
-    switch.step()
+    step(switch)
+    step(switch)
     assert switch.app.control.told == []
     assert caplog.text.count("away") == 1
     switch._not_before_mono = 0.0
-    switch.step()
+    step(switch)
     assert switch.app.control.told == [None]
+
+
+def test_the_writer_waits_for_no_broker(switch):
+    goes_on = threading.Event()
+    send, switch._send = switch._send, lambda destination: goes_on.wait(60) and send(destination)
+    switch.step()
+    heartbeat(switch)
+    # The first is still under way, and one is enough.
+    switch.step()
+    assert switch.app.control.told == []
+    goes_on.set()
+    step(switch)
+    step(switch)
+    assert switch.app.control.told == [None, ["w@h"]]
+
+
+def test_more_workers_than_can_be_named_are_told_all_together(switch, monkeypatch):
+    monkeypatch.setattr("djcelery.snapshot.switch._MOST_WORKERS", 3)
+    step(switch)
+    for number in range(5):
+        heartbeat(switch, hostname=f"w{number}")
+    assert len(switch._tell) <= 3
+    step(switch)
+    step(switch)
+    assert switch.app.control.told == [None, None]

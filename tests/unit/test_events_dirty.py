@@ -10,6 +10,7 @@ from djcelery.snapshot import intake
 from djcelery.snapshot.clocks import Clock
 from djcelery.snapshot.dirty import MAX_WORKERS, Dirty
 from djcelery.snapshot.news import Malformed, WorkerNews
+from djcelery.snapshot.processes import Processes
 
 NOW = 1_790_000_000.0
 
@@ -38,6 +39,42 @@ def test_events_of_one_task_are_one_record(dirty):
     assert (task.state, task.name, task.result, task.started_at) == ("SUCCESS", "x", "1", NOW + 1)
     assert dirty.take(10).is_empty
     assert dirty.counts.events == 3
+
+
+def test_a_process_is_as_old_as_the_first_of_what_is_heard_of_it(dirty):
+    def first_at():
+        (news,) = dirty.take(10).workers
+        return news.pid, news.first_at - NOW
+
+    dirty.add(read("task-started", "a", at=1, pid=2))
+    dirty.add(read("worker-heartbeat", at=5, pid=2, processed=1))
+    dirty.add(read("task-started", "b", at=9, pid=2))
+    assert first_at() == (2, 1)
+    # The process before says good-bye, and what it says goes back and forth with what the new one does.
+    dirty.add(read("worker-offline", at=10, pid=1))
+    assert first_at() == (1, 10)
+    dirty.add(read("worker-heartbeat", at=11, pid=2, processed=2))
+    assert first_at() == (2, 1)
+    # Delivered again.
+    dirty.add(read("worker-heartbeat", at=5, pid=2, processed=1))
+    assert first_at() == (2, 1)
+    # In a container the number is the same.
+    dirty.add(read("task-started", "c", at=12, pid=2))
+    dirty.add(read("worker-heartbeat", at=13, pid=2, processed=1))
+    assert first_at() == (2, 12)
+
+
+def test_processes_of_more_workers_than_there_may_be_are_not_remembered():
+    processes = Processes(2)
+    for number in range(5):
+        processes.hear(f"w{number}", 1, NOW, NOW)
+    assert [processes.first_at(f"w{number}", 1) for number in range(5)] == [NOW, NOW, None, None, None]
+    processes.hear("w1", 1, NOW, NOW + 3599)
+    processes.hear("new", 1, NOW + 3601, NOW + 3601)
+    assert [processes.first_at(name, 1) for name in ("w0", "w1", "new")] == [None, NOW, NOW + 3601]
+    for pid in range(10):
+        processes.hear("w1", pid, NOW + pid, NOW)
+    assert [processes.first_at("w1", pid) for pid in range(10)] == [None] * 7 + [NOW + 7, NOW + 8, NOW + 9]
 
 
 def test_what_waits_longest_is_taken_first_and_keeps_its_place(dirty):

@@ -299,9 +299,20 @@ def test_an_event_that_can_not_even_be_shown_is_malformed():
 
 
 def test_lists_of_events_are_read_one_by_one():
-    found = list(intake.read_all([event("task-started"), "x", event("worker-heartbeat"), event("other-thing")], NOW))
+    # The camera goes through the list, see ``test_camera_program``: here a list is no event.
+    events = [event("task-started"), "x", event("worker-heartbeat"), event("other-thing")]
+    found = [intake.read(each, NOW) for each in events]
     assert [type(news) for news in found] == [TaskNews, Malformed, WorkerNews, type(None)]
-    assert len(list(intake.read_all(event("task-started"), NOW))) == 1
+    assert isinstance(intake.read(events, NOW), Malformed)
+
+
+@pytest.mark.parametrize("load", [["\ud800"], ["\x00", 1.0], ["é" * 100], [{"\ud800": "\x00"}]])
+def test_every_text_of_a_worker_can_be_stored(load):
+    news = read("worker-heartbeat", loadavg=load, sw_ident="\ud800", sw_ver="\x00", sw_sys="\ud800\x00")
+    for text in (news.load, news.software, news.version, news.system):
+        assert text.encode()
+        assert "\x00" not in text
+        assert len(text) <= 64
 
 
 kinds = st.sampled_from(

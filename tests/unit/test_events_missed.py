@@ -371,3 +371,72 @@ def test_at_rest_the_count_is_exact_whatever_was_lost(missed, seed):
         worker.end(uuid, comes=False)
     worker.beat(8)
     assert missed.total == lost
+
+
+@pytest.mark.parametrize("processed", [2**63 - 1, 2**62, 10**10])
+def test_what_no_worker_can_have_run_is_not_missed(missed, processed):
+    liars = [Worker(missed, hostname=f"liar{number}") for number in range(3)]
+    honest = Worker(missed)
+    for worker in (*liars, honest):
+        worker.beat()
+        worker.run()
+    honest.run(2, comes=False)
+    for liar in liars:
+        liar.processed = processed
+        liar.beat(5)
+    honest.beat(5)
+    assert missed.total == 2
+    for liar in liars:
+        assert account(missed, liar.hostname).missed == 0
+        # It is listened to from there on.
+        liar.run(3, comes=False)
+        liar.beat(5)
+    assert missed.total == 2 + (0 if processed == 2**63 - 1 else 9)
+
+
+def test_sums_end_where_the_column_does(missed, monkeypatch):
+    monkeypatch.setattr("djcelery.snapshot.missed._MOST_AT_ONCE", 2**63)
+    for number in range(3):
+        worker = Worker(missed, hostname=f"w{number}")
+        worker.beat()
+        worker.run()
+        worker.processed = 2**63 - 1
+        worker.beat(5)
+        found = account(missed, f"w{number}")
+        assert (found.seen <= 2**63 - 1, found.missed <= 2**63 - 1) == (True, True)
+        worker.run(2)
+        assert account(missed, f"w{number}").seen <= 2**63 - 1
+    assert missed.total == 2**63 - 1
+
+
+def test_workers_beyond_the_limit_are_dropped_and_counted(monkeypatch):
+    monkeypatch.setattr("djcelery.snapshot.missed.MAX_WORKERS", 3)
+    missed = Missed({f"known{number}": Known(Account(1, 1, 1)) for number in range(9)})
+    for at in (1.0, 2.0):
+        for number in range(5):
+            heartbeat = {"type": "worker-heartbeat", "hostname": f"w{number}", "processed": 1}
+            missed.event(heartbeat, at)
+            missed.event({"type": "task-started", "uuid": "t", "hostname": f"w{number}"}, at)
+    assert set(missed.take()) == {"w0", "w1", "w2"}
+    assert missed.dropped == 8
+    # One that was silent for an hour makes room.
+    missed.event({"type": "worker-heartbeat", "hostname": "w0", "processed": 1}, 3000.0)
+    missed.event({"type": "worker-heartbeat", "hostname": "new", "processed": 1}, 3700.0)
+    assert set(missed.take()) == {"w0", "new"}
+    assert missed.dropped == 8
+
+
+def test_of_workers_that_are_gone_no_more_are_remembered_than_of_others(monkeypatch):
+    monkeypatch.setattr("djcelery.snapshot.missed.MAX_WORKERS", 3)
+    missed = Missed()
+    for number in range(9):
+        worker = Worker(missed, hostname=f"w{number}")
+        worker.beat()
+        worker.run()
+        worker.run(2, comes=False)
+        worker.beat(5)
+        missed.forget(2.0)
+    assert missed.total == 18
+    assert list(missed._known) == ["w6", "w7", "w8"]
+    Worker(missed, hostname="w8").beat()
+    assert account(missed, "w8").missed == 2

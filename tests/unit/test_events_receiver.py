@@ -57,12 +57,12 @@ class Received:
 
     def __exit__(self, *exc):
         self.should_stop = True
-        self.thread.join(10)
+        self.thread.join(60)
         assert not self.thread.is_alive()
         self.receiver.close()
 
     def wait_for(self, count):
-        wait_until(lambda: len(self.bodies) >= count, 10, f"{count} messages")
+        wait_until(lambda: len(self.bodies) >= count, 60, f"{count} messages")
 
 
 def publish(app, body, **options):
@@ -73,7 +73,7 @@ def publish(app, body, **options):
 
 
 def ready(received):
-    wait_until(lambda: received.receiver._consumer is not None, 10, "the consumer")
+    wait_until(lambda: received.receiver._consumer is not None, 60, "the consumer")
 
 
 def test_one_event_and_a_list_of_events_are_handed_on_as_they_came(app):
@@ -133,7 +133,7 @@ def test_a_lost_connection_is_said_once_and_made_again(app, monkeypatch, caplog)
     monkeypatch.setattr(Receiver, "_receive", failing_receive)
     monkeypatch.setattr(Receiver, "_sleep", lambda self, seconds: pauses.append(seconds))
     with Received(app) as received:
-        wait_until(lambda: received.returns, 10, "the connection")
+        wait_until(lambda: received.returns, 60, "the connection")
         assert received.receiver.trouble is None
         ready(received)
         publish(app, {"type": "worker-online"})
@@ -162,7 +162,7 @@ def test_settings_may_say_not_to_try_again(app, monkeypatch, settings, text):
 
     monkeypatch.setattr(Receiver, "_connect", away)
     with Received(app) as received:
-        received.thread.join(10)
+        received.thread.join(60)
     assert text in str(received.error)
     assert received.error.returncode == 69
 
