@@ -14,7 +14,7 @@ from typing import Any
 
 from celery import states
 from django.db import connections, router
-from django.db.models import Exists, F, Max, OuterRef, Q, QuerySet
+from django.db.models import Case, Exists, F, Max, OuterRef, Q, QuerySet, Subquery, When
 
 from djcelery import utils
 from djcelery.conf import conf
@@ -27,6 +27,8 @@ from djcelery.models import (
     MalformedEvent,
     PeriodicRun,
     PeriodicTask,
+    TaskHistory,
+    TaskMeta,
     TaskState,
 )
 from djcelery.models import WorkerState as Worker
@@ -35,21 +37,26 @@ from djcelery.schedulers import loading, statements
 
 #: Rows of workers, cameras and leases that are read; the ones heard of last.
 MAX_ROWS = 1000
-#: Tasks that tell which queues there are.
+#: Tasks, and results, that tell which queues there are.
 LATEST_TASKS = 500
 #: Enabled entries of the schedule that are looked at for being overdue.
 MAX_ENTRIES = 1000
 #: No count goes beyond this, so that none reads a whole table.
 MAX_COUNT = 1000
+#: Workers of which more seem missed than seen, and events of each, that are looked at to make sure.
+MAX_LOSSY, MAX_HEARD = 20, 10_000
 #: A beat that stands by says so every ten seconds.
 STANDBY_AGE = timedelta(seconds=30)
 #: A received task without an ETA that nobody has started by then waits too long.
 STUCK_AFTER = timedelta(hours=1)
 #: A camera that has written nothing for so many of its intervals, or seconds if that is more, is away.
 CAMERA_INTERVALS, CAMERA_LEAST_S = 3, 30.0
+#: A camera that no event came to for so long, or so many of its intervals if that is more, hears nothing.
+SILENCE_S = 120.0
 _WORKER_COLUMNS = (
     "hostname",
     "last_heartbeat",
+    "online_at",
     "offline_at",
     "frequency",
     "active",
@@ -96,6 +103,28 @@ def unheard(found: Sequence[Worker]) -> list[Worker]:
     rows = Worker.objects.order_by().filter(Exists(tasks), pk__in=[worker.pk for worker in silent])
     heard = set(rows.values_list("pk", flat=True))
     return [worker for worker in silent if worker.pk not in heard]
+
+
+def lossy(found: Sequence[Worker]) -> list[Worker]:
+    """Return those of the workers *found* that are online, and of most of whose tasks no event came since they started.
+
+    Database: 1 query by an index, of a bounded number of rows; none if nothing much was missed.
+    """
+    suspects = [worker for worker in found if worker.is_alive() and (worker.missed or 0) * 2 > (worker.seen or 0) > 0]
+    suspects = suspects[:MAX_LOSSY]
+    if not suspects:
+        return []
+    # What is missed is that of all processes that had the name, what is seen that of the present one: so look whether
+    # events of half of its tasks came.
+    halves = []
+    for worker in suspects:
+        tasks = TaskState.objects.filter(worker=worker.pk).order_by()
+        tasks = tasks.filter(tstamp__gte=worker.online_at) if worker.online_at else tasks
+        last = (min(worker.seen or 0, MAX_HEARD) - 1) // 2
+        halves.append(When(pk=worker.pk, then=Subquery(tasks.values("pk")[last : last + 1])))
+    rows = Worker.objects.order_by().filter(pk__in=[worker.pk for worker in suspects])
+    half = dict(rows.annotate(half=Case(*halves)).values_list("pk", "half"))
+    return [worker for worker in suspects if half.get(worker.pk) is None]
 
 
 # -- beat and the schedule -------------------------------------------------------------------------
@@ -259,6 +288,12 @@ def is_running(camera: CameraState, now: datetime | None = None, max_age_s: floa
     return age is not None and age <= longest
 
 
+def hears(camera: CameraState, now: datetime | None = None) -> bool:
+    """Tell whether events come to *camera*."""
+    age = seconds_since(camera.event_at, now)
+    return age is not None and age <= max(SILENCE_S, CAMERA_INTERVALS * camera.frequency)
+
+
 def malformed_since(since: datetime) -> int:
     """Return how many malformed events were kept apart since then; the camera keeps no more than 1,000.
 
@@ -279,11 +314,13 @@ def counted(rows: QuerySet, limit: int = MAX_COUNT) -> int:
 
 
 def lost_since(since: datetime) -> int:
-    """Return how many tasks are marked as lost whose last event is not older than that, up to 1,001.
+    """Return how many tasks were marked as lost in the hours since then, up to 1,001, without those heard of since.
 
-    Database: 1 query.
+    Database: 1 query; 2 if there are any.
     """
-    return counted(TaskState.objects.filter(state=LOST, tstamp__gte=since))
+    # The rows keep the time of their last event, which of a task that ran for days is days ago.
+    marked = TaskHistory.objects.hours(since).in_state(LOST).by_state().get(LOST, 0)
+    return marked and min(marked, counted(TaskState.objects.filter(state=LOST)))
 
 
 def stuck(now: datetime) -> QuerySet:
@@ -302,9 +339,13 @@ def running() -> int:
 
 
 def queues_seen(rows: int = LATEST_TASKS) -> tuple[list[str], bool]:
-    """Return the names of the queues of the latest *rows* tasks, and whether there is any task at all.
+    """Return the names of the queues that tables know, and whether there is any task at all.
 
-    Database: 1 query.
+    That is: of the latest *rows* tasks, as many results, and the enabled entries of the schedule.
+
+    Database: 3 queries.
     """
     latest = list(TaskState.objects.order_by("-pk").values_list("queue", flat=True)[:rows])
-    return sorted({name for name in latest if name}), bool(latest)
+    results = TaskMeta.objects.order_by("-pk").values_list("queue", flat=True)[:rows]
+    entries = PeriodicTask.objects.filter(enabled=True).order_by("queue").values_list("queue", flat=True).distinct()
+    return sorted({name for name in (*latest, *results, *entries[:MAX_ROWS]) if name}), bool(latest)

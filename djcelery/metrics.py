@@ -37,7 +37,7 @@ def metrics_view(request: HttpRequest) -> HttpResponse:
     Raises:
         ImproperlyConfigured: ``prometheus-client`` is not installed.
 
-    Database: 9 queries at most; more where entries of the schedule are overdue. The broker is asked for less than a
+    Database: 11 queries at most; more where entries of the schedule are overdue. The broker is asked for less than a
         second.
     """
     if not is_allowed(request):

@@ -12,9 +12,11 @@ import json
 import logging
 import threading
 import time
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
+
+from celery.app.routes import MapRoute
 
 from djcelery.backends.columns import SENT_HEADER
 from djcelery.brokers import bounded
@@ -73,9 +75,9 @@ class Watch:
     def look(self, names: Collection[str], wait_s: float = WAIT_S, good_s: float = GOOD_S) -> Broker:
         """Return what the broker says of the queues *names*; *wait_s* is how long that may take at most.
 
-        An answer that is younger than *good_s* and has all *names* is returned again.
+        An answer that is younger than *good_s* and has all *names* is returned again. The first 50 are asked for.
         """
-        wanted = frozenset(sorted(names)[:MAX_QUEUES])
+        wanted = frozenset(list(names)[:MAX_QUEUES])
         deadline_mono = time.monotonic() + wait_s
         with self._lock:
             is_fresh = self._answer is not None and time.monotonic() - self._answered_mono < good_s
@@ -110,12 +112,23 @@ def look(app: Any, names: Collection[str] = (), wait_s: float = WAIT_S, good_s: 
     watch = _watches.get(id(app))
     if watch is None or watch.app is not app:
         watch = _watches[id(app)] = Watch(app)
-    return watch.look({*configured(app), *names}, wait_s, good_s)
+    return watch.look(list(dict.fromkeys((*configured(app), *names))), wait_s, good_s)
 
 
 def configured(app: Any) -> list[str]:
-    """Return the names of the queues that *app* is configured with; its workers take from all of them by default."""
-    return [str(name) for name in app.amqp.queues]
+    """Return the names of the queues of *app*, from which its workers take by default, and of those that routes name.
+
+    Routes are not followed beyond ``MAX_QUEUES``. Those that are code are not asked: they want a task.
+    """
+    try:
+        maps = [router for router in app.amqp.routes if isinstance(router, MapRoute)]
+    except Exception:  # noqa: BLE001 - a setting that Celery can't read either; whoever sends a task learns why
+        maps = []
+    routes = [route for routed in maps for route in (*routed.map.values(), *routed.patterns.values())]
+    named = [route.get("queue") if isinstance(route, Mapping) else route for route in routes]
+    own = [str(name) for name in app.amqp.queues]
+    found = list(dict.fromkeys((*own, *(str(getattr(name, "name", name)) for name in named if name))))
+    return found[: max(MAX_QUEUES, len(own))]
 
 
 def ask(app: Any, names: Iterable[str]) -> Broker:
@@ -137,6 +150,11 @@ def _queues(connection: Any, names: Iterable[str]) -> Iterator[Queue]:
     kind = connection.transport.driver_type
     channel = connection.channel()
     for name in names:
+        if kind == "redis":
+            # kombu's declaration asks for the key without ``global_keyprefix``.
+            waiting = channel._size(name)
+            yield Queue(name, waiting, oldest_s=_oldest_s(channel, name) if waiting else None)
+            continue
         try:
             said = channel.queue_declare(queue=name, passive=True)
         except connection.channel_errors:
@@ -144,9 +162,7 @@ def _queues(connection: Any, names: Iterable[str]) -> Iterator[Queue]:
             channel = connection.channel() if kind == "amqp" else channel
             yield Queue(name, None if kind == "amqp" else 0)
             continue
-        consumers = said.consumer_count if kind == "amqp" else None
-        oldest_s = _oldest_s(channel, name) if kind == "redis" and said.message_count else None
-        yield Queue(name, said.message_count, consumers, oldest_s)
+        yield Queue(name, said.message_count, said.consumer_count if kind == "amqp" else None)
 
 
 def _oldest_s(channel: Any, name: str) -> float | None:
@@ -154,7 +170,8 @@ def _oldest_s(channel: Any, name: str) -> float | None:
     ages = []
     with channel.conn_or_acquire() as client:
         for priority in channel.priority_steps:
-            body = client.lindex(channel._q_for_pri(name, priority), -1)
+            # kombu prefixes the keys of the commands that it knows, and this is none of them.
+            body = client.lindex(f"{channel.global_keyprefix}{channel._q_for_pri(name, priority)}", -1)
             sent = body and _sent(body)
             if sent:
                 ages.append(max(0.0, time.time() - sent))

@@ -26,10 +26,8 @@ from django.utils.functional import cached_property
 from django.utils.translation import gettext as _
 
 from djcelery import db
-from djcelery.admin.filters import parse_moment
+from djcelery.admin.filters import KEY_DIGITS, is_key, parse_moment
 
-# Any that a column of 64 bits can hold.
-_KEY_DIGITS = 18
 # What Django's filters of columns, and its hierarchy of dates, put into the address.
 _FILTER_LOOKUPS = ("exact", "isnull", "in", "gt", "gte", "lt", "lte")
 _DATE_LOOKUPS = ("year", "month", "day", "gte", "lt")
@@ -74,11 +72,6 @@ def _converts_time_zones(connection: BaseDatabaseWrapper) -> bool:
     return is_local or connection.features.has_zoneinfo_database
 
 
-def is_key(text: str) -> bool:
-    """Tell whether *text* can be the key of a row."""
-    return text.isascii() and text.isdecimal() and len(text) <= _KEY_DIGITS
-
-
 class CheckedList(ChangeList):
     """A list whose address is checked before the database sees what is in it."""
 
@@ -98,7 +91,7 @@ class CheckedList(ChangeList):
         is_number = isinstance(columns.get(name.partition("__")[0]), (ForeignKey, IntegerField))
         texts = [name, *values]
         return texts == [db.storable(text) for text in texts] and not (
-            is_number and any(len(value) > _KEY_DIGITS for value in values)
+            is_number and any(len(value) > KEY_DIGITS for value in values)
         )
 
 

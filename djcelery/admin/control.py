@@ -22,7 +22,8 @@ from django.template.response import TemplateResponse
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
-from djcelery.brokers import bounded
+from djcelery.admin.filters import is_key
+from djcelery.brokers import bounded, control_over
 
 logger = logging.getLogger(__name__)
 
@@ -72,30 +73,45 @@ def broker(app: Any) -> Iterator[Any]:
         yield connection
 
 
-def send(step: Step) -> str:
-    """Send one broadcast to the workers; return ``""``, or the reason why the broker didn't take it."""
+def send(steps: Sequence[Step]) -> tuple[list[Step], str]:
+    """Send broadcasts to the workers by one connection; return those that were sent, and why the next one was not.
+
+    Stops at the first that fails: the broker won't take the next one either. The reason is ``""`` if all were sent.
+    """
     from djcelery.app import project_app
 
-    app = project_app()
+    app, sent = project_app(), list[Step]()
     try:
         with broker(app) as connection:
-            getattr(app.control, step.command)(*step.args, connection=connection, **step.kwargs)
+            control = control_over(app, connection)
+            for step in steps:
+                getattr(control, step.command)(*step.args, connection=connection, **step.kwargs)
+                sent.append(step)
     except Exception as exc:  # a transport may raise anything
         # Names of tasks are any text; in this form they stay on one line of the log.
-        logger.warning("The broker did not take %r: %s", str(step), exc, exc_info=True)
-        return str(exc) or type(exc).__name__
-    return ""
+        logger.warning("The broker did not take %r: %s", next(map(str, steps[len(sent) :]), ""), exc, exc_info=True)
+        return sent, str(exc) or type(exc).__name__
+    return sent, ""
 
 
 def take(
-    modeladmin: ModelAdmin, request: HttpRequest, queryset: QuerySet, max_rows: int = MAX_CONFIRMED_ROWS
+    modeladmin: ModelAdmin,
+    request: HttpRequest,
+    queryset: QuerySet,
+    max_rows: int = MAX_CONFIRMED_ROWS,
+    columns: Sequence[str] = (),
 ) -> list[Any]:
     """Return the chosen rows; if there are none or too many, say so and return an empty list.
 
-    Those of a page that asked are taken by their keys: the list may be filtered by a state that they have left.
+    Those of a page that asked are taken by their keys: the list may be filtered by a state that they have left. Only
+    *columns* are loaded, or all that the list loads if there are none.
     """
     if request.POST.get("post"):
         queryset = modeladmin.get_queryset(request).filter(pk__in=_posted_keys(request))
+    if columns:
+        queryset = queryset.select_related(None).defer(None).only(*columns)
+    else:
+        queryset = queryset.defer(*getattr(modeladmin, "list_defer", ()))
     rows = list(queryset[: max_rows + 1])
     if len(rows) > max_rows:
         text = _("Nothing was sent: more than %(count)d rows are selected. Narrow the list down first.")
@@ -109,15 +125,11 @@ def take(
 def _posted_keys(request: HttpRequest) -> list[int]:
     packed = request.POST.get(ROWS_FIELD, "")
     texts = packed.split(",") if packed else request.POST.getlist(helpers.ACTION_CHECKBOX_NAME)
-    # Any that a column of 64 bits can hold.
-    keys = [int(text) for text in texts if text.isascii() and text.isdecimal() and len(text) <= 18]
-    return keys[: MAX_ROWS + 1]
+    return [int(text) for text in texts if is_key(text)][: MAX_ROWS + 1]
 
 
 def perform(modeladmin: ModelAdmin, request: HttpRequest, steps: Sequence[Step], sent: Any) -> None:
     """Send *steps*, log each row that was sent, and tell the person the counts.
-
-    Stops at the first step that fails: the broker won't take the next one either.
 
     Args:
         modeladmin: Whose messages and rows they are.
@@ -127,18 +139,16 @@ def perform(modeladmin: ModelAdmin, request: HttpRequest, steps: Sequence[Step],
 
     Database: one INSERT of log entries per step.
     """
-    done = 0
-    reason = ""
-    for step in steps:
-        reason = send(step)
-        if reason:
-            break
-        done += len(step.rows)
+    if not steps:
+        return
+    taken, reason = send(steps)
+    for step in taken:
         LogEntry.objects.log_actions(request.user.pk, step.rows, CHANGE, f"Sent to the workers: {step}.")
+    done = sum(len(step.rows) for step in taken)
+    missed = sum(len(step.rows) for step in steps) - done
     if done:
         modeladmin.message_user(request, sent % {"count": done}, messages.SUCCESS)
-    if reason:
-        missed = sum(len(step.rows) for step in steps) - done
+    if missed:
         text = ngettext(
             "Not sent for %(count)d row, because the broker did not take it: %(reason)s",
             "Not sent for %(count)d rows, because the broker did not take it: %(reason)s",

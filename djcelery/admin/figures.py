@@ -14,12 +14,12 @@ from functools import cached_property
 from typing import Any
 
 from celery import states
-from django.db.models import Q
+from django.db.models import Q, Sum
 from django.utils.translation import gettext_lazy
 
 from djcelery import figures, queues, utils
 from djcelery.managers.history_reads import FINISHED, NameFigures
-from djcelery.models import BeatStandby, CameraState, TaskHistory, TaskState, WorkerState
+from djcelery.models import LOST, BeatStandby, CameraState, TaskHistory, TaskState, WorkerState
 
 #: The states of the chart, from the bottom up, and what they are called.
 STACKED = {
@@ -28,10 +28,9 @@ STACKED = {
     states.FAILURE: gettext_lazy("Failed"),
     states.REVOKED: gettext_lazy("Revoked"),
     states.REJECTED: gettext_lazy("Rejected"),
-    "LOST": gettext_lazy("Lost"),
+    LOST: gettext_lazy("Lost"),
 }
 RECEIVED = "RECEIVED"
-FAILED = (states.RETRY, states.FAILURE, states.REJECTED, "LOST")
 LATEST_FAILURES = 6
 #: Minutes over which "now" is averaged, the present one included.
 NOW_MINUTES = 5
@@ -78,8 +77,11 @@ class Figures:
     by_start: dict[datetime, dict[str, int]]
     last_minutes: dict[str, int]
     names: list[NameFigures]
+    #: The name that failed most often in the period, and how often; None if none did.
+    most_failed: tuple[str, int] | None
     workers: list[WorkerState]
     unheard: list[WorkerState]
+    lossy: list[WorkerState]
     leases: list[figures.Lease]
     standbys: list[BeatStandby]
     schedule: figures.Schedule
@@ -160,7 +162,7 @@ class Figures:
 def gather(app: Any, period: Period, now: datetime | None = None) -> Figures:
     """Gather what the overview shows.
 
-    Database: 19 queries at most. The broker is asked unless it has answered within some seconds.
+    Database: 24 queries at most. The broker is asked unless it has answered within some seconds.
     """
     now = now or utils.now()
     starts = period.starts(now)
@@ -178,8 +180,10 @@ def gather(app: Any, period: Period, now: datetime | None = None) -> Figures:
         by_start=by_start,
         last_minutes=latest_minutes.by_state(),
         names=rows.in_state(*FINISHED, states.RETRY).by_name(),
+        most_failed=_most_failed(rows),
         workers=workers,
         unheard=figures.unheard(workers),
+        lossy=figures.lossy(workers),
         leases=figures.leases(),
         standbys=figures.standbys(now),
         schedule=figures.schedule(app, now),
@@ -192,6 +196,11 @@ def gather(app: Any, period: Period, now: datetime | None = None) -> Figures:
         running=figures.running(),
         has_tasks=has_tasks,
     )
+
+
+def _most_failed(rows: Any) -> tuple[str, int] | None:
+    by_name = rows.order_by().in_state(states.FAILURE).values_list("name").annotate(number=Sum("count"))
+    return by_name.order_by("-number", "name").first()
 
 
 def latest_failures(now: datetime) -> Any:

@@ -39,10 +39,20 @@ TASK_STATES = (
     states.REJECTED,
     LOST,
 )
-# Any that a column of 32 bits can hold.
-_KEY_DIGITS = 9
+#: Any number of so many digits fits in a column of 64 bits, and of 32 bits.
+KEY_DIGITS, SHORT_KEY_DIGITS = 18, 9
 # A name has a row per state.
 _HISTORY_ROWS = MAX_CHOICES * 10
+
+
+def is_key(text: str, digits: int = KEY_DIGITS) -> bool:
+    """Tell whether *text* can be the key of a row."""
+    return text.isascii() and text.isdecimal() and len(text) <= digits
+
+
+def short_key(text: str | None) -> int | None:
+    """Return the key in a parameter, of a column of 32 bits; None if it is none."""
+    return int(text) if text and is_key(text, SHORT_KEY_DIGITS) else None
 
 
 class ChosenFilter(admin.SimpleListFilter):
@@ -133,18 +143,13 @@ class WorkerFilter(ChosenFilter):
 
         Database: 1 query.
         """
-        known = WorkerState.objects.filter(pk=_key(value)).values_list("hostname", flat=True).first()
+        known = WorkerState.objects.filter(pk=short_key(value)).values_list("hostname", flat=True).first()
         return known or f"#{value}"
 
     def queryset(self, request: HttpRequest, queryset: QuerySet) -> QuerySet:
         """Return the tasks of the chosen worker."""
-        return queryset.filter(worker_id=_key(self.value())) if self.value() else queryset
-
-
-def _key(text: str | None) -> int:
-    """Return the key in a parameter; one that no row has if it is none."""
-    is_key = text and text.isascii() and text.isdecimal() and len(text) <= _KEY_DIGITS
-    return int(text) if text and is_key else 0
+        # No row has the key 0.
+        return queryset.filter(worker_id=short_key(self.value()) or 0) if self.value() else queryset
 
 
 class HostnameFilter(ChosenFilter):

@@ -159,6 +159,9 @@ class KeysetList(MonitorList):
             for name in self._cursors:
                 self.filter_params.pop(name, None)
         rows = super().get_queryset(request, *args, **kwargs)
+        # The beginnings of the wide columns.
+        starts = self.model_admin.list_starts if self.model_admin.may_see_arguments(request) else ()
+        rows = rows.annotate(**{f"{column}_start": Left(column, SHOWN_CHARACTERS) for column in starts})
         found: Outcome = getattr(request, "djcelery_search", Outcome(rows))
         self.search_problem, self.search_note = found.problem, found.note
         fixed = {spec.fixed for spec in self.filter_specs if isinstance(spec, ChosenFilter) and spec.fixed}
@@ -251,13 +254,6 @@ class KeysetMonitor(ModelMonitor):
     def get_order(self, request: HttpRequest) -> tuple[str, bool]:
         """Return the field that the list is ordered by, and whether descending."""
         return self.order
-
-    def get_queryset(self, request: HttpRequest) -> QuerySet:
-        """Return the rows, with the beginnings of the wide columns if this person may see them."""
-        rows = super().get_queryset(request)
-        if not self.list_starts or not self.may_see_arguments(request):
-            return rows
-        return rows.annotate(**{f"{column}_start": Left(column, SHOWN_CHARACTERS) for column in self.list_starts})
 
     def prepare(self, request: HttpRequest, rows: Sequence[Any]) -> None:
         """Give the rows of a list what their columns show: beginnings of wide columns, or what hides them."""

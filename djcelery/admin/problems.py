@@ -26,7 +26,6 @@ _LISTED = 3
 _FEW_FAILURES, _FAILED_SHARE = 5, 0.1
 _OLD_MESSAGE_S = 300.0
 _SKEW_S = 5.0
-_SILENCE_S = 120.0
 
 
 @dataclass(frozen=True)
@@ -69,10 +68,10 @@ def _cameras(found: Figures) -> Iterator[Problem]:
 
 def _events(found: Figures) -> Iterator[Problem]:
     """Cameras run, and hear nothing."""
-    heard = [camera.event_at for camera in found.running_cameras if camera.event_at]
-    age = figures.seconds_since(max(heard, key=utils.to_utc), found.now) if heard else None
-    if not found.running_cameras or (age is not None and age < _SILENCE_S):
+    running = found.running_cameras
+    if not running or any(figures.hears(camera, found.now) for camera in running):
         return
+    heard = [camera.event_at for camera in running if camera.event_at]
     ago = naturaldate(max(heard, key=utils.to_utc)) if heard else ""
     what = _("No events arrive; the last came %(ago)s.") % {"ago": ago} if heard else _("No events arrive.")
     todo = _(
@@ -100,9 +99,9 @@ def _workers(found: Figures) -> Iterator[Problem]:
         what = _("%(names)s ran tasks, and no event of one came.") % {"names": names}
         note = _("If they have it, this ends with their next task.")
         yield Problem(WARNING, what, f"{events} {note}", "workerstate")
-    lossy = [worker.hostname for worker in found.online if (worker.missed or 0) * 2 > (worker.seen or 0) > 0]
-    if lossy:
-        what = _("Most tasks of %(names)s ran without an event.") % {"names": _listed(lossy)}
+    if found.lossy:
+        names = _listed([worker.hostname for worker in found.lossy])
+        what = _("Most tasks of %(names)s ran without an event.") % {"names": names}
         yield Problem(WARNING, what, events, "workerstate")
     skewed = [worker.hostname for worker in found.online if abs(worker.clock_skew or 0) >= _SKEW_S]
     if skewed:
@@ -166,18 +165,23 @@ def _beat(found: Figures) -> Iterator[Problem]:
 def _tasks(found: Figures) -> Iterator[Problem]:
     failed = found.totals["FAILURE"]
     if failed >= _FEW_FAILURES and failed >= _FAILED_SHARE * found.finished:
-        worst = max(found.names, key=lambda name: name.counts["FAILURE"], default=None)
-        what = ngettext(
-            "%(count)d task failed, %(share)d %% of all that ended; most of them %(name)s.",
-            "%(count)d tasks failed, %(share)d %% of all that ended; most of them %(name)s.",
-            failed,
-        )
+        name, number = found.most_failed or ("", 0)
+        if 2 * number > failed:
+            what = ngettext(
+                "%(count)d task failed, %(share)d %% of all that ended; most of them %(name)s.",
+                "%(count)d tasks failed, %(share)d %% of all that ended; most of them %(name)s.",
+                failed,
+            )
+        else:
+            what = ngettext(
+                "%(count)d task failed, %(share)d %% of all that ended.",
+                "%(count)d tasks failed, %(share)d %% of all that ended.",
+                failed,
+            )
         share = round(100 * failed / max(found.finished, 1))
-        name = worst.name if worst and worst.name else _("(unknown)")
+        what %= {"count": failed, "share": share, "name": name or _("(unknown)")}
         todo = _("The list of failed tasks has their tracebacks.")
-        yield Problem(
-            WARNING, what % {"count": failed, "share": share, "name": name}, todo, "taskstate", _searched("FAILURE")
-        )
+        yield Problem(WARNING, what, todo, "taskstate", _searched("FAILURE"))
     if found.lost:
         what = ngettext(
             "%(count)d task of the last day is lost: its worker went away while it ran.",

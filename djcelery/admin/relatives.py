@@ -6,10 +6,9 @@ Next: ``docs/explain/life-of-a-task-event.rst``.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from django.utils.html import format_html, format_html_join
+from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
 
@@ -70,7 +69,7 @@ class Relatives:
         lines: list[object] = [task_line(child) for child in self.children[: values.MAX_CHILDREN]]
         if len(self.children) > values.MAX_CHILDREN:
             lines.append(_("and more; search by root: to see them all"))
-        return _list(lines)
+        return values.listed(lines)
 
     def result_link(self) -> SafeString | None:
         """Return the stored result."""
@@ -93,8 +92,3 @@ class Relatives:
 def task_line(row: TaskState) -> SafeString:
     """Return a task as a link, with its state and its name."""
     return format_html("{} {} {}", values.row_link(row, row.task_id), colored_state(row), row.name or "")
-
-
-def _list(lines: Iterable[object]) -> SafeString:
-    shown = format_html_join("", "<li>{}</li>", ((line,) for line in lines))
-    return format_html('<ul class="djcelery-links">{}</ul>', shown)

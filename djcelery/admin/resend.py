@@ -34,6 +34,12 @@ RETRY_HEADER = "djcelery_retry_of"
 #: Tasks that one action sends again: each is a message.
 MAX_TASKS = control.MAX_CONFIRMED_ROWS
 
+#: What is read of a task that may be sent again, and shown of it.
+COLUMNS = (
+    *("state", "task_id", "name", "args", "kwargs", "eta"),
+    *("queue", "started_at", "flags", "retried_as"),
+)
+
 # Text of an event that is longer isn't parsed.
 _MAX_CHARACTERS = 100_000
 _CUT = re.compile(r"\.\.\.|…")

@@ -21,6 +21,7 @@ from django.utils.translation import gettext_lazy
 from djcelery.admin import values
 from djcelery.admin.base import ModelMonitor
 from djcelery.admin.columns import TASK_STATE_COLORS, colored, short_moment
+from djcelery.admin.filters import short_key
 from djcelery.admin.finding import begins_with
 from djcelery.admin_utils import display_field
 from djcelery.models import PeriodicRun, PeriodicTask, TaskMeta
@@ -28,8 +29,6 @@ from djcelery.models import PeriodicRun, PeriodicTask, TaskMeta
 _OUTCOME_COLORS = {PeriodicRun.SENT: "green", PeriodicRun.SKIPPED: "gray", PeriodicRun.DROPPED: "red"}
 #: Periodic tasks whose runs a search by name shows.
 _MAX_TASKS = 100
-# Any that a column of 32 bits can hold.
-_KEY_DIGITS = 9
 UNSENT = "unsent"
 
 
@@ -108,7 +107,7 @@ class TaskFilter(admin.SimpleListFilter):
 
         Database: 1 query if one is chosen.
         """
-        chosen = _key(self.value())
+        chosen = short_key(self.value())
         if chosen is None:
             return []
         known = PeriodicTask.objects.filter(pk=chosen).values_list("name", flat=True).first()
@@ -116,14 +115,8 @@ class TaskFilter(admin.SimpleListFilter):
 
     def queryset(self, request: HttpRequest, queryset: QuerySet) -> QuerySet:
         """Return the runs of the chosen task."""
-        chosen = _key(self.value())
+        chosen = short_key(self.value())
         return queryset if chosen is None else queryset.filter(periodic_task_id=chosen)
-
-
-def _key(text: str | None) -> int | None:
-    """Return the key of a periodic task in a query; None if *text* is none."""
-    is_key = text and text.isascii() and text.isdecimal() and len(text) <= _KEY_DIGITS
-    return int(text) if text and is_key else None
 
 
 @admin.register(PeriodicRun)
@@ -150,7 +143,7 @@ class PeriodicRunAdmin(ModelMonitor):
 
     def get_ordering(self, request: HttpRequest) -> tuple[str, ...]:
         """Return the order that an index serves: that of all runs, or that of the runs of a task."""
-        is_of_tasks = _key(request.GET.get("task")) is not None or request.GET.get("q")
+        is_of_tasks = short_key(request.GET.get("task")) is not None or request.GET.get("q")
         return ("-scheduled_at", "-pk") if is_of_tasks else ("-pk",)
 
     def get_search_results(self, request: HttpRequest, queryset: QuerySet, search_term: str) -> tuple[QuerySet, bool]:

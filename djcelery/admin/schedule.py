@@ -29,8 +29,9 @@ from django.utils.translation import gettext_lazy, ngettext, ngettext_lazy
 
 from djcelery import figures, utils
 from djcelery.admin import control, inspection, run_now, schedule_list, upcoming
-from djcelery.admin.base import Hidden, RefusingAdmin, ShownValues, is_key
+from djcelery.admin.base import Hidden, RefusingAdmin, ShownValues
 from djcelery.admin.columns import short_moment
+from djcelery.admin.filters import is_key
 from djcelery.app import project_app
 from djcelery.forms import PeriodicTaskForm, registered_task_choices, remember_told
 from djcelery.models import PeriodicTask

@@ -119,6 +119,7 @@ class TaskActions:
                 action="rate_limit_tasks",
                 title=_("Rate limit selection"),
                 template="djcelery/confirm_rate_limit.html",
+                button=_("Rate limit"),
                 form=form,
                 names=names,
             )
@@ -138,7 +139,7 @@ class TaskActions:
     @admin.action(description=gettext_lazy("Send selected tasks again"), permissions=["retry"])
     def retry_tasks(self: Any, request: HttpRequest, queryset: QuerySet[TaskState]) -> TemplateResponse | None:
         """Send the tasks again with the same arguments, each under a new id. Asks first."""
-        rows = control.take(self, request, queryset.defer(None), resend.MAX_TASKS)
+        rows = control.take(self, request, queryset, resend.MAX_TASKS, resend.COLUMNS)
         if not rows:
             return None
         plans = resend.plan(rows)

@@ -7,7 +7,6 @@ Next: ``docs/explain/life-of-a-task-event.rst``.
 
 from __future__ import annotations
 
-from datetime import timedelta
 from typing import Any
 
 from django.contrib import admin
@@ -28,12 +27,8 @@ from djcelery.admin.keyset import KeysetMonitor
 from djcelery.admin.relatives import Relatives
 from djcelery.admin.task_actions import TaskActions
 from djcelery.admin_utils import fixedwidth
-from djcelery.models import CameraState, TaskState
+from djcelery.models import TaskState
 from djcelery.models.monitor import LOST
-
-#: How long nothing may come from a camera before the list says what to do.
-SILENCE = timedelta(minutes=5)
-_MAX_CAMERAS = 20
 
 SEARCH = Search(
     keys={
@@ -332,14 +327,14 @@ def silence() -> str:
 
     Database: 1 query over the table of cameras, 1 over that of workers; 1 more if some of them sent no event of a task.
     """
-    cameras = list(CameraState.objects.order_by("-shutter_at")[:_MAX_CAMERAS])
+    cameras = figures.cameras()
     start = _("Run “manage.py celerycam” beside the workers, and start them with -E.")
     if not cameras:
         return _("No camera has run yet, so nothing new is shown here.") + f" {start}"
-    now = utils.now()
-    if not any(now - camera.shutter_at < _patience(camera) for camera in cameras):
+    running = [camera for camera in cameras if figures.is_running(camera)]
+    if not running:
         return _("No camera is running, so nothing new is shown here.") + f" {start}"
-    if not any(camera.event_at and now - camera.event_at < _patience(camera) for camera in cameras):
+    if not any(map(figures.hears, running)):
         return _("A camera is running, but no event came for a while. Start the workers with -E.")
     # Heartbeats come without -E, too.
     workers = figures.workers()
@@ -347,9 +342,3 @@ def silence() -> str:
     if online and len(figures.unheard(workers)) == len(online):
         return _("Workers ran tasks, but no event of one came. Start them with -E, or choose “Enable event mode”.")
     return ""
-
-
-def _patience(camera: CameraState) -> timedelta:
-    """Return how long nothing may come from *camera*: it writes once in so many seconds."""
-    # No camera is that slow, but the number is any that fits.
-    return max(SILENCE, timedelta(seconds=min(3 * camera.frequency, 86400)))

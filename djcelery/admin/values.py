@@ -93,10 +93,10 @@ def flag_notes(flags: str | None) -> SafeString | None:
     for flag in (flags or "").split():
         column, _underscore, change = flag.rpartition("_")
         if column in FLAG_COLUMNS and change in FLAG_CHANGES:
-            notes.append((f"{FLAG_COLUMNS[column]}: {FLAG_CHANGES[change]}",))
+            notes.append(f"{FLAG_COLUMNS[column]}: {FLAG_CHANGES[change]}")
         else:
-            notes.append((flag,))
-    return _list(notes) if notes else None
+            notes.append(flag)
+    return listed(notes) if notes else None
 
 
 def moment(value: datetime | None) -> str | None:
@@ -124,16 +124,18 @@ def task_links(ids: Iterable[str]) -> SafeString | None:
     shown = all_ids[:MAX_CHILDREN]
     stored = {row.task_id: row for row in TaskMeta.objects.filter(task_id__in=shown).only("task_id", "status")}
     lines = [
-        (format_html("{} {}", row_link(stored[i], i), colored_status(stored[i])) if i in stored else i,) for i in shown
+        format_html("{} {}", row_link(stored[i], i), colored_status(stored[i])) if i in stored else i for i in shown
     ]
     rest = len(all_ids) - MAX_CHILDREN
     if rest > 0:
-        lines.append((_("and %(count)d more") % {"count": rest},))
-    return _list(lines)
+        lines.append(_("and %(count)d more") % {"count": rest})
+    return listed(lines)
 
 
-def _list(lines: Iterable[tuple[Any]]) -> SafeString:
-    return format_html('<ul class="djcelery-links">{}</ul>', format_html_join("", "<li>{}</li>", lines))
+def listed(lines: Iterable[object]) -> SafeString:
+    """Return *lines* as a list, escaped."""
+    shown = format_html_join("", "<li>{}</li>", ((line,) for line in lines))
+    return format_html('<ul class="djcelery-links">{}</ul>', shown)
 
 
 def task_ids(stored: Any) -> Iterator[str]:

@@ -59,7 +59,7 @@ def database(wanted: Wanted) -> Answer:
 
 
 def broker(wanted: Wanted) -> Answer:
-    """Connect to the broker and ask it for the queues that the app is configured with."""
+    """Connect to the broker and ask it for the queues of the settings."""
     said = queues.ask(wanted.app, queues.configured(wanted.app))
     if said.is_away:
         return Answer("broker", False, {"url": said.url or None, "reason": said.problem})

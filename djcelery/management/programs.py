@@ -224,7 +224,7 @@ CAM = Program(
         "this name, so give one where the host's name changes. Default: celerycam@ and the host.",
         "--enable-events": "Tell the workers to send the events of tasks, at the start and when one appears. The "
         "setting DJCELERY_CAMERA_ENABLE_EVENTS does the same.",
-        "--camera": f"Accepted and not used: celerycam always uses {CAMERA}. Use celeryev for another camera.",
+        "--camera": "Accepted and not used: celerycam writes events itself, by no camera class. Use celeryev for one.",
         "--logfile": "Write the log to this file. Default: standard error. The short -f means the log file only if its "
         "value is not a number.",
     },

@@ -23,8 +23,8 @@ from djcelery.managers.base import ExtendedQuerySet
 if TYPE_CHECKING:
     from djcelery.managers.history import Histogram
 
-#: The states of the history in which a task has come to its end.
-FINISHED = ("SUCCESS", "FAILURE", "REVOKED", "REJECTED", "LOST")
+#: The states in which a task has come to its end. Not LOST: another worker may run it, and it is counted again then.
+FINISHED = ("SUCCESS", "FAILURE", "REVOKED", "REJECTED")
 #: Names whose figures are read unless the caller says otherwise.
 TOP = 20
 EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)

@@ -30,6 +30,7 @@ from djcelery.models import (
 )
 from djcelery.picklefield import PickledObject
 from djcelery.schedulers import loading
+from tests.checking import said
 from tests.db.schedules import make
 
 pytestmark = pytest.mark.django_db
@@ -332,8 +333,9 @@ def test_a_name_with_a_line_break_stays_on_one_line_of_the_log(app, monkeypatch,
     monkeypatch.setattr(Control, "rate_limit", lambda *args, **options: 1 / 0)
     step = control.Step("rate_limit", [], ("a\nERROR forged", "1/s"), note="a\nERROR forged 1/s")
     with caplog.at_level(logging.WARNING):
-        assert control.send(step)
-    assert "\n" not in caplog.records[-1].getMessage()
+        assert control.send([step])[1]
+    assert said(caplog)
+    assert not any("\n" in record.getMessage() for record in said(caplog))
 
 
 # -- the rest of what an attacker tries ------------------------------------------------------------
@@ -343,10 +345,11 @@ def test_a_name_with_a_line_break_stays_on_one_line_of_the_log(app, monkeypatch,
     "line", ['"' * 2000, "\\" * 2000, ":" * 2000, "a:" * 1000, '"\\' * 1000, "a_" * 1000, "* " * 1000]
 )
 def test_reading_the_longest_search_line_takes_no_time(line):
-    began = time.perf_counter()
+    # Of the processor's time, and of this thread's alone: other programs of a busy machine don't count.
+    began = time.thread_time()
     with suppress(search.SearchError):
         search.parse(line, {"a"})
-    assert time.perf_counter() - began < 0.5
+    assert time.thread_time() - began < 0.5
 
 
 @pytest.mark.parametrize("target", ["//evil.example/", "https://evil.example/", "javascript:x"])

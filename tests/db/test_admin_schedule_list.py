@@ -248,7 +248,7 @@ def lease(**delta):
 
 
 def test_a_beat_of_ours_that_leads_needs_no_warning_whatever_the_settings_say(admin_client, app):
-    lease(seconds=8)
+    lease(seconds=600)
     assert not shows_warning(admin_client)
     assert "No beat" not in admin_client.get(PAGE).content.decode()
 
@@ -259,7 +259,7 @@ def test_a_lease_that_ran_out_means_that_no_beat_of_ours_runs(admin_client, app)
     app.conf.beat_scheduler = "djcelery"
     assert not shows_warning(admin_client)
     text = admin_client.get(PAGE).content.decode()
-    assert re.search(r"No beat is running: host-\S+:77 is gone since (89|9\d) s", text)
+    assert re.search(r"No beat is running: host-\S+:77 is gone since (9\d|1\d\d) s", text)
     assert XSS not in text
 
 

@@ -507,6 +507,10 @@ def test_long_values_are_cut_with_a_note(admin_client):
         (None, "No camera has run yet"),
         ({"shutter_at": timedelta(minutes=6), "event_at": timedelta(minutes=6)}, "No camera is running"),
         ({"event_at": timedelta(minutes=6)}, "no event came for a while"),
+        # As the overview says it.
+        ({"shutter_at": timedelta(minutes=1), "event_at": timedelta(minutes=1)}, "No camera is running"),
+        ({"stopped_at": -timedelta(seconds=1)}, "No camera is running"),
+        ({"event_at": timedelta(minutes=3)}, "no event came for a while"),
         ({"event_at": None}, "no event came for a while"),
         ({}, ""),
         ({"shutter_at": timedelta(minutes=20), "event_at": timedelta(minutes=20), "frequency": 600.0}, ""),

@@ -80,20 +80,23 @@ def test_a_silent_worker_may_be_the_fault_of_the_camera():
     assert health.worker(Wanted()).details["reason"] == "no recent heartbeat"
 
 
-def test_beat_is_alive_while_somebody_leads():
+def test_beat_is_alive_while_somebody_leads(settings):
+    # A length that no busy machine takes to get here; its age is what has passed of it.
+    settings.DJCELERY_BEAT_LEASE_S = 1000
     assert health.beat(Wanted()).details["reason"] == "no beat has ever run here"
-    held = lease(left_s=7)
+    held = lease(left_s=700)
     answer = health.beat(Wanted())
-    assert str(answer).startswith("ok beat leader=web1:4711 age=3.")
-    assert not health.beat(Wanted(max_age_s=1)).is_ok
-    assert health.beat(Wanted(max_age_s=6)).is_ok
+    assert str(answer).startswith("ok beat leader=web1:4711 age=3")
+    assert 300 <= answer.details["age"] < 400
+    assert not health.beat(Wanted(max_age_s=100)).is_ok
+    assert health.beat(Wanted(max_age_s=600)).is_ok
     held.delete()
     lease(left_s=-5)
     assert health.beat(Wanted()).details["reason"] == "nobody leads"
 
 
 def test_a_beat_can_be_asked_for_by_its_host():
-    lease(left_s=7)
+    lease(left_s=700)
     assert health.beat(Wanted(hostname="web1")).is_ok
     assert not health.beat(Wanted(hostname="web")).is_ok
 
@@ -115,7 +118,7 @@ def test_a_probe_that_hangs_or_fails_does_not_keep_the_others(monkeypatch):
     release = threading.Event()
 
     def hang(wanted):
-        release.wait(30)
+        release.wait(120)
 
     def fail(wanted):
         raise OSError("no such host")
@@ -125,10 +128,10 @@ def test_a_probe_that_hangs_or_fails_does_not_keep_the_others(monkeypatch):
 
     monkeypatch.setattr(health, "PROBES", {"hang": hang, "fail": fail, "quick": answer})
     started = time.monotonic()
-    lines = [str(each) for each in health.run(("hang", "fail", "quick"), Wanted(timeout_s=0.3))]
+    lines = [str(each) for each in health.run(("hang", "fail", "quick"), Wanted(timeout_s=2.0))]
     release.set()
-    assert time.monotonic() - started < 5
-    assert lines == ['fail hang reason="no answer within 0.3 s"', 'fail fail reason="no such host"', "ok quick"]
+    assert time.monotonic() - started < 30
+    assert lines == ['fail hang reason="no answer within 2 s"', 'fail fail reason="no such host"', "ok quick"]
 
 
 def test_the_command_prints_a_line_per_probe_and_fails_if_one_does(monkeypatch):

@@ -252,14 +252,16 @@ def test_a_broker_that_is_away_is_said_to_be_down(scrape, broker_said):
     assert not [key for key in values if key[0].startswith("djcelery_queue")]
 
 
-def test_the_lease_of_beat_is_told(scrape):
+def test_the_lease_of_beat_is_told(scrape, settings):
+    # A length that no busy machine takes to get here.
+    settings.DJCELERY_BEAT_LEASE_S = 1000
     now = utils.now()
     BeatLease.objects.create(
-        name="default", holder="h:1:a", token=1, expires_at=now + utils.as_timedelta(7), acquired_at=now
+        name="default", holder="h:1:a", token=1, expires_at=now + utils.as_timedelta(700), acquired_at=now
     )
     values = scrape()
     assert values[of("djcelery_beat_leads", lease="default")] == 1
-    assert 3 <= values[of("djcelery_beat_lease_age_seconds", lease="default")] < 6
+    assert 300 <= values[of("djcelery_beat_lease_age_seconds", lease="default")] < 400
     assert values[of("djcelery_schedule_overdue")] == 0
 
 
@@ -268,7 +270,7 @@ def test_the_counters_of_cameras_are_told(scrape):
     values = scrape()
     wanted = {"events": 12, "malformed": 3, "missed": 2, "dropped": 1, "refused": 4}
     assert {name: values[of(f"djcelery_camera_{name}_total", camera="c@h")] for name in wanted} == wanted
-    assert values[of("djcelery_camera_shutter_age_seconds", camera="c@h")] < 5
+    assert values[of("djcelery_camera_shutter_age_seconds", camera="c@h")] < 60
 
 
 def test_the_number_of_queries_does_not_depend_on_the_number_of_names(scrape):
@@ -295,5 +297,5 @@ def test_the_number_of_queries_does_not_depend_on_the_number_of_names(scrape):
     for number in range(20):
         worker(f"w{number}@h")
         camera(name=f"c{number}")
-    assert count() == few <= 9
+    assert count() == few <= 11
     assert len({key[0] for key in tasks(scrape())}) == metrics.MAX_NAMES + 1

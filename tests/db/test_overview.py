@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import time
 
@@ -12,12 +13,13 @@ from django.test.utils import CaptureQueriesContext, override_settings
 from django.urls import include, path, reverse
 from django.utils.html import escape
 
-from djcelery import queues, utils
+from djcelery import figures, queues, utils
 from djcelery.admin.figures import PERIODS, gather
 from djcelery.admin.overview import Overview, OverviewAdmin
 from djcelery.admin.overview_parts import length, rough
 from djcelery.models import (
     TaskHistory,
+    TaskMeta,
     TaskState,
     WorkerState,
 )
@@ -225,11 +227,24 @@ def test_queues_show_their_length_and_oldest_message(admin_client, broker_said, 
     assert context["found"].messages == 75
 
 
-def test_the_leader_of_beat_is_shown_with_the_age_of_its_lease(admin_client, all_well):
-    lease(left_s=8)
+def test_queues_that_only_results_or_the_schedule_name_are_looked_at(celery_app):
+    task("1", queue="sent")
+    for number, queue in enumerate(("stored", "stored", "", None)):
+        TaskMeta.objects.create(task_id=f"r{number}", queue=queue)
+    entry("mailing", queue="mail")
+    entry("another", queue="mail")
+    entry("off", queue="unused", enabled=False)
+    entry("without")
+    assert figures.queues_seen() == (["mail", "sent", "stored"], True)
+
+
+def test_the_leader_of_beat_is_shown_with_the_age_of_its_lease(admin_client, all_well, settings):
+    # A length that no busy machine takes to get here.
+    settings.DJCELERY_BEAT_LEASE_S = 1000
+    lease(left_s=700)
     beat = admin_client.get(PAGE).context["beat"]
     assert (beat["leader"], beat["is_held"]) == ("web1:4711", True)
-    assert beat["renewed"] in ("2 s", "3 s", "4 s")
+    assert beat["renewed"] in ("5 min", "6 min")
     assert beat["since"] == "1 h"
 
 
@@ -299,7 +314,7 @@ def test_the_number_of_queries_does_not_depend_on_the_number_of_rows(admin_clien
     TaskHistory.objects.bulk_create([row(minute(back), name=f"n{n}") for n in range(40) for back in range(2, 30)])
     assert {key: count_queries(admin_client, period=key) for key in PERIODS} == few
     # Two of them are those of the session and the user.
-    assert max(few.values()) <= 21
+    assert max(few.values()) <= 24
 
 
 def week_of_history(names=100):
@@ -318,15 +333,22 @@ def week_of_history(names=100):
 @pytest.mark.long
 def test_a_week_of_a_hundred_names_is_read_quickly(admin_client, all_well):
     week_of_history()
-    # Of the processor's time on SQLite, which computes in this process; three times what a quiet machine takes.
+    # Of the processor's time on SQLite, which computes in this process; three times what a quiet machine takes, on
+    # which ``yardstick`` takes 22 ms. A slower processor has as much more.
     limits_s = {"hour": 0.15, "day": 0.15, "week": 0.45}
     took = {}
     for key in limits_s:
-        took[key] = min(cpu_time(admin_client, key) for _ in range(5))
-    assert {key: seconds for key, seconds in took.items() if seconds > limits_s[key]} == {}, took
+        took[key] = min(cpu_time(admin_client.get, FIGURES, {"period": key}) for _ in range(5))
+    slower = max(1.0, min(cpu_time(yardstick) for _ in range(5)) / 0.022)
+    assert {key: seconds for key, seconds in took.items() if seconds > limits_s[key] * slower} == {}, (took, slower)
 
 
-def cpu_time(client, key):
+def yardstick():
+    """Do what takes every machine its time."""
+    return json.loads(json.dumps([str(number) for number in range(100_000)]))
+
+
+def cpu_time(work, *args):
     started = time.process_time()
-    client.get(FIGURES, {"period": key})
+    work(*args)
     return time.process_time() - started

@@ -8,7 +8,8 @@ import pytest
 
 from djcelery import queues, utils
 from djcelery.models import MalformedEvent, PeriodicRun, PeriodicTask, WorkerState
-from tests.db.history import add, camera, entry, lease, minute, overdue_entry, task, worker
+from djcelery.snapshot.upkeep import Upkeep
+from tests.db.history import add, camera, entry, hour, lease, minute, overdue_entry, task, worker
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("broker_said")]
 
@@ -70,6 +71,11 @@ def test_a_camera_that_hears_nothing_is_a_problem(admin_client, celery_app):
     assert "No events arrive. Start workers with events: python manage.py celeryd -E." in said(admin_client)
 
 
+def test_a_slow_camera_is_not_taken_for_deaf(admin_client, celery_app):
+    camera(frequency=600, event_at=utils.now() - timedelta(minutes=9))
+    assert problems(admin_client) == []
+
+
 def test_what_a_camera_reports_is_a_problem(admin_client, all_well):
     camera(name="b", error="database is locked\n" * 50)
     (problem,) = problems(admin_client)
@@ -100,6 +106,18 @@ def test_a_worker_without_events_is_a_problem(admin_client, all_well):
     assert "Most tasks of lossy@h ran without an event. Start workers with -E" in said(admin_client)
     task("2", worker=mute)
     assert len(problems(admin_client)) == 1
+
+
+def test_what_earlier_processes_of_a_worker_missed_is_no_problem_of_the_present_one(admin_client, all_well):
+    began = utils.now() - timedelta(minutes=1)
+    restarted = worker("restarted@h", processed=5, seen=5, missed=50, online_at=began)
+    for number in range(2):
+        task(f"r{number}", worker=restarted)
+    for number in range(20):
+        task(f"before{number}", worker=restarted, ago_s=600)
+    assert "Most tasks of restarted@h ran without an event." in said(admin_client)
+    task("r2", worker=restarted)
+    assert problems(admin_client) == []
 
 
 def test_a_wrong_clock_is_a_problem(admin_client, all_well):
@@ -171,11 +189,54 @@ def test_many_failures_are_a_problem_and_few_are_not(admin_client, all_well):
     assert problems(admin_client) == []
 
 
+def test_a_name_has_most_failures_only_if_it_has_more_than_half(admin_client, all_well):
+    # None of the twenty names that run most often failed.
+    for number in range(20):
+        add(minute(1), name=f"shop.busy{number}", count=5)
+    for name, count in (("shop.a", 20), ("shop.b", 15), ("shop.c", 5)):
+        add(minute(1), name=name, state="FAILURE", count=count)
+    (problem,) = problems(admin_client)
+    assert problem.what == "40 tasks failed, 27 % of all that ended."
+    add(minute(2), name="shop.b", state="FAILURE", count=6)
+    assert "of all that ended." in said(admin_client)
+    add(minute(3), name="shop.b", state="FAILURE", count=10)
+    assert "56 tasks failed, 34 % of all that ended; most of them shop.b." in said(admin_client)
+
+
 def test_lost_tasks_are_a_problem_for_a_day(admin_client, all_well):
     task("old", "LOST", ago_s=90_000)
+    add(hour(26), state="LOST", period="hour")
     assert problems(admin_client) == []
     task("2", "LOST", ago_s=60)
+    add(hour(1), state="LOST", period="hour")
     assert "1 task of the last day is lost" in said(admin_client)
+
+
+def test_a_task_that_ran_for_days_is_lost_when_its_worker_dies(admin_client, all_well):
+    gone = worker("gone@h", ago_s=3600, offline_at=utils.now() - timedelta(hours=1))
+    task("2", "STARTED", ago_s=200_000, worker=gone)
+    assert Upkeep(utils.now() - timedelta(days=1)).mark_lost(utils.now()) == 1
+    assert "1 task of the last day is lost" in said(admin_client)
+
+
+def test_a_lost_task_that_was_heard_of_again_is_lost_no_more(admin_client, all_well):
+    add(hour(1), state="LOST", period="hour")
+    task("2", "SUCCESS", ago_s=60)
+    assert problems(admin_client) == []
+
+
+def test_a_lost_task_that_succeeds_after_all_has_ended_once(admin_client, all_well):
+    add(minute(1), name="shop.redelivered", state="LOST", count=6)
+    add(minute(1), name="shop.redelivered", count=6)
+    add(minute(1), name="shop.redelivered", state="FAILURE", count=2)
+    context = admin_client.get(PAGE).context
+    # Ten are those of all_well.
+    assert context["found"].finished == 18
+    assert context["found"].totals["LOST"] == 6
+    (row,) = (one for one in context["names"] if "redelivered" in one["name"])
+    assert (row["finished"], row["failed_share"]) == ("8", "25")
+    assert context["found"].per_minute * 5 >= 18
+    assert context["found"].per_minute * 4 <= 18
 
 
 def test_tasks_that_wait_for_their_start_too_long_are_a_problem(admin_client, all_well):
@@ -195,6 +256,6 @@ def test_malformed_events_are_a_problem_for_an_hour(admin_client, all_well):
 
 
 def test_errors_come_before_warnings(admin_client, broker_said, all_well):
-    task("2", "LOST", ago_s=60)
+    task("2", "RECEIVED", ago_s=7200)
     broker_said.append(queues.Broker((queues.Queue("a", 1, None, 999.0), queues.Queue("b", 1, 0))))
     assert [problem.level for problem in problems(admin_client)] == ["error", "warning", "warning"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 from types import SimpleNamespace
 
@@ -9,6 +10,8 @@ import pytest
 from celery.app.control import Control
 from django.contrib.admin.models import LogEntry
 from django.contrib.messages import get_messages
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
 from django.utils.html import escape
 
 from djcelery import admin as djcelery_admin
@@ -82,9 +85,9 @@ def act(client, action, rows, follow=True, url=TASKS, **data):
     return client.post(url, {"action": action, "_selected_action": pks, "index": 0, **data}, follow=follow)
 
 
-def confirm(client, action, rows, url=TASKS, **data):
+def confirm(client, action, rows, url=TASKS, follow=True, **data):
     pks = [row.pk for row in rows]
-    return client.post(url, {"action": action, "_selected_action": pks, "post": "yes", **data}, follow=True)
+    return client.post(url, {"action": action, "_selected_action": pks, "post": "yes", **data}, follow=follow)
 
 
 def texts(response):
@@ -233,6 +236,47 @@ def test_a_rate_limit_is_asked_for_and_sent_once_per_name(admin_client, broadcas
     sent = [(command, arguments["task_name"], arguments["rate_limit"]) for command, arguments, _ in broadcasts]
     assert sent == [("rate_limit", "a", "10/m"), ("rate_limit", "b", "10/m")]
     assert texts(response) == ["Asked the workers for the rate limit of 3 tasks."]
+
+
+def test_the_commands_of_an_action_take_one_connection(admin_client, broadcasts, monkeypatch):
+    opened = []
+    broker = control.broker
+    monkeypatch.setattr(control, "broker", lambda app: opened.append(1) or broker(app))
+    tasks = [make_task(number, name=f"n{number}") for number in range(4)]
+    confirm(admin_client, "rate_limit_tasks", tasks, rate_limit="10/m")
+    assert (len(broadcasts), len(opened)) == (4, 1)
+
+
+def test_what_was_sent_before_the_broker_went_away_is_logged_and_the_rest_is_told(
+    admin_client, broadcasts, monkeypatch
+):
+    def rate_limit(self, name, rate, connection):
+        if name == "n2":
+            raise OSError("gone")
+
+    monkeypatch.setattr(Control, "rate_limit", rate_limit)
+    tasks = [make_task(number, name=f"n{number}") for number in range(4)]
+    response = confirm(admin_client, "rate_limit_tasks", tasks, rate_limit="10/m")
+    assert texts(response) == [
+        "Asked the workers for the rate limit of 2 tasks.",
+        "Not sent for 2 rows, because the broker did not take it: gone",
+    ]
+    assert {entry.object_id for entry in LogEntry.objects.all()} == {str(task.pk) for task in tasks[:2]}
+
+
+@pytest.mark.parametrize("action", ACTIONS)
+@pytest.mark.parametrize("is_answer", [False, True])
+def test_an_action_loads_no_column_that_it_does_not_need(admin_client, broadcasts, queue, action, is_answer):
+    rows = [make_failed(number, traceback="x" * 1000) for number in range(3)]
+    with CaptureQueriesContext(connection) as captured:
+        (confirm if is_answer else act)(admin_client, action, rows, rate_limit="1/s", follow=False)
+    table, *wide = map(
+        connection.ops.quote_name, ("djcelery_taskstate", "traceback", "result", "exception", "progress")
+    )
+    wide += [] if action == "retry_tasks" else map(connection.ops.quote_name, ("args", "kwargs"))
+    # The beginnings, which the list shows, are no column by themselves.
+    loaded = re.compile(rf"(?:SELECT|,) {table}\.({'|'.join(wide)})")
+    assert {found for query in captured for found in loaded.findall(query["sql"])} == set()
 
 
 def test_a_rate_that_celery_cannot_read_is_asked_for_again(admin_client, broadcasts):

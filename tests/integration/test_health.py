@@ -43,10 +43,11 @@ def test_a_broker_that_accepts_and_never_answers_is_not_waited_for(programs):
     with socket.create_server(("127.0.0.1", 0)) as server:
         url = f"redis://127.0.0.1:{server.getsockname()[1]}/0"
         started = time.monotonic()
-        status, lines = probe(programs, "broker", "database", "--timeout", "1", BROKER_URL=url)
-        assert time.monotonic() - started < 20
+        status, lines = probe(programs, "broker", "database", "--timeout", "3", BROKER_URL=url)
+        # The program's start is in it.
+        assert time.monotonic() - started < 60
     assert status == 1
-    assert lines[0] == 'fail broker reason="no answer within 1 s"'
+    assert lines[0] == 'fail broker reason="no answer within 3 s"'
     assert lines[1].startswith("ok database")
 
 

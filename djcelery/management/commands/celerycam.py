@@ -49,7 +49,9 @@ class Command(EventsCommand):
             raise CommandError(f"The frequency {frequency!r} is not a number of seconds above 0.")
         camera = options.pop("camera", None)
         if camera and camera != CAMERA:
-            self.warn(f"--camera={camera} is not used: celerycam always uses {CAMERA}. Use celeryev -c {camera}.")
+            self.warn(
+                f"--camera={camera} is not used: celerycam writes events itself, by no class. Use celeryev -c {camera}."
+            )
         return options
 
     def default_pidfile(self, options: dict[str, Any]) -> str:
