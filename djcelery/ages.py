@@ -12,16 +12,26 @@ from typing import Any, NamedTuple
 
 from celery import states
 
-__all__ = ("RetentionRule", "age", "retention")
+__all__ = ("LONGEST", "RetentionRule", "age", "retention")
+
+#: An age from which on no row is that old: beyond it the calendar may end.
+LONGEST = timedelta(days=365 * 1000)
 
 
 def age(value: Any) -> timedelta | None:
-    """Parse an age: a timedelta, a number of seconds, or None for "never"."""
-    if value is None or isinstance(value, timedelta):
-        return value
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
+    """Parse an age: a timedelta, a number of seconds, or None for "never", which ``LONGEST`` and above are, too."""
+    if isinstance(value, bool) or not isinstance(value, (int, float, timedelta, type(None))):
         raise TypeError("use a timedelta, a number of seconds, or None for never")
-    return timedelta(seconds=value)
+    try:
+        parsed = timedelta(seconds=value) if isinstance(value, (int, float)) else value
+    except (OverflowError, ValueError) as exc:
+        raise ValueError("no timedelta can hold it; use None for never") from exc
+    if parsed is None or parsed >= LONGEST:
+        return None
+    if parsed < timedelta(0):
+        # What is older than the future is everything.
+        raise ValueError("it is below 0; use None for never")
+    return parsed
 
 
 class RetentionRule(NamedTuple):
@@ -68,9 +78,6 @@ def _state(name: Any) -> str:
 
 def _kept(value: Any, key: str) -> timedelta | None:
     try:
-        parsed = age(value)
-    except (TypeError, ValueError, OverflowError) as exc:
-        raise ValueError(f"the age {value!r} of {key!r} is wrong: use a timedelta, seconds, or None for ever") from exc
-    if parsed and parsed < timedelta(0):
-        raise ValueError(f"the age {value!r} of {key!r} is below 0; use None to keep for ever")
-    return parsed or None
+        return age(value) or None
+    except (TypeError, ValueError) as exc:
+        raise ValueError(f"the age {value!r} of {key!r} is wrong: {exc}") from exc

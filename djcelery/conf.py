@@ -14,6 +14,7 @@ from datetime import timedelta
 from typing import Any
 
 from django.conf import settings
+from django.utils.functional import LazyObject, Promise
 
 from djcelery import ages, parsers
 from djcelery.exceptions import SettingError
@@ -89,10 +90,20 @@ class Setting:
             SettingError: It can't be used.
         """
         try:
+            if isinstance(raw, (LazyObject, Promise)):
+                # It looks like what it stands for, but database drivers and sockets don't take it for that.
+                raise TypeError("use the value itself, not a lazy one")
             return self.parse(raw)
         except (TypeError, ValueError) as exc:
-            shown = "[hidden]" if self.secret else repr(raw)
+            shown = "[hidden]" if self.secret else _shown(raw)
             raise SettingError(f"{name} = {shown}: {exc}.") from exc
+
+
+def _shown(raw: Any) -> str:
+    try:
+        return repr(raw)
+    except Exception:  # noqa: BLE001 - a number of more than 4300 digits, or code of the project's
+        return f"<{type(raw).__name__}>"
 
 
 class Conf:

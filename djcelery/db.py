@@ -31,16 +31,23 @@ from kombu.utils.compat import detect_environment
 
 from djcelery import eventloop
 from djcelery.conf import conf
+from djcelery.texts import execute_text, is_bad_text, largest_text, storable, three_byte
 
 __all__ = (
     "atomic",
     "commit_on_success",
+    "execute_text",
+    "is_bad_text",
     "is_deadlock",
     "is_transient",
+    "largest_text",
     "outside_transaction",
+    "ready",
     "result_connection",
     "retry_transient",
     "short_transaction",
+    "storable",
+    "three_byte",
 )
 
 logger = logging.getLogger(__name__)
@@ -63,8 +70,6 @@ _MYSQL_ERRNOS = frozenset(
 )
 _SQLITE_BUSY, _SQLITE_LOCKED = 5, 6
 _DEADLOCKS = ("40P01", 1213)
-_MYSQL_BAD_TEXT = (1366, 3988)
-_LARGEST_TEXT = {"sqlite": 900_000_000, "postgresql": 400_000_000}
 
 
 def is_transient(exc: BaseException) -> bool:
@@ -141,13 +146,12 @@ def short_transaction(connection: BaseDatabaseWrapper) -> Iterator[None]:
 
     For connections that ``transaction.atomic`` can't name: it looks them up by alias. An exception
     rolls back; a connection on which that fails is closed. As part of ``retry_transient`` the block
-    may run again.
+    may run again. With autocommit off it is in the caller's transaction, too, who commits.
     """
-    if connection.in_atomic_block:
+    if is_callers(connection):
         yield
         return
     connection.ensure_connection()
-    autocommit = connection.get_autocommit()
     connection.set_autocommit(False, force_begin_transaction_with_broken_autocommit=True)
     try:
         yield
@@ -161,63 +165,28 @@ def short_transaction(connection: BaseDatabaseWrapper) -> Iterator[None]:
     finally:
         if connection.connection is not None:
             try:
-                connection.set_autocommit(autocommit)
+                connection.set_autocommit(True)
             except Error:
                 connection.close()
 
 
-def storable(value: Any) -> Any:
-    """Return *value*, a text among them with what no database text can hold written as an escape.
+def is_callers(connection: BaseDatabaseWrapper) -> bool:
+    """Tell whether its user commits what is written on *connection*: in ``atomic()``, or autocommit is off."""
+    if connection.in_atomic_block or connection.connection is None:
+        return connection.in_atomic_block or not connection.settings_dict["AUTOCOMMIT"]
+    return not connection.autocommit
 
-    NUL becomes ``\\x00`` and a lone surrogate ``\\udc80``, both spelled out.
+
+def ready(connection: BaseDatabaseWrapper) -> BaseDatabaseWrapper:
+    """Return *connection*, outside ``atomic()`` in autocommit mode: with ``AUTOCOMMIT`` off nobody would commit.
+
+    For connections of our own programs: what was written on it before is committed.
     """
-    if not isinstance(value, str):
-        return value
-    if "\x00" in value:
-        value = value.replace("\x00", "\\x00")
-    if value.isascii():
-        return value
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        value = value.encode("utf-8", "backslashreplace").decode()
-    return value
-
-
-def execute_text(cursor: Any, sql: str, values: list[Any]) -> None:
-    """Execute *sql*; a three-byte MySQL column refuses emoji, so there they are written as escapes."""
-    try:
-        cursor.execute(sql, values)
-    except Error as exc:
-        if not is_bad_text(exc):
-            raise
-        cursor.execute(sql, [three_byte(value) for value in values])
-
-
-def is_bad_text(exc: BaseException) -> bool:
-    """Tell whether MySQL refused a character: a three-byte column takes no emoji."""
-    cause = exc.__cause__
-    return bool(cause is not None and cause.args and cause.args[0] in _MYSQL_BAD_TEXT)
-
-
-def three_byte(value: Any) -> Any:
-    """Return *value*, the characters of a text beyond U+FFFF written as escapes like ``\\U0001f600``."""
-    if not isinstance(value, str):
-        return value
-    return "".join(c if ord(c) <= 0xFFFF else f"\\U{ord(c):08x}" for c in value)
-
-
-def largest_text(connection: BaseDatabaseWrapper) -> int | None:
-    """Return how many characters one value of a statement may have on *connection*, None if that is no concern.
-
-    Database: one query, on MySQL and MariaDB alone.
-    """
-    if connection.vendor != "mysql":
-        return _LARGEST_TEXT.get(connection.vendor)
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT @@max_allowed_packet")
-        # Quotes and backslashes are doubled on the way, and other columns take room, too.
-        return cursor.fetchone()[0] * 2 // 5
+    if not connection.in_atomic_block and is_callers(connection):
+        # PostgreSQL's driver changes the mode between transactions only.
+        connection.commit()
+        connection.set_autocommit(True)
+    return connection
 
 
 def close_broken(connection: BaseDatabaseWrapper) -> None:
@@ -239,6 +208,8 @@ class _Kept(threading.local):
 
 _kept = _Kept()
 _is_worker = False
+# Each greenlet would keep a connection of its own.
+_has_greenlets = False
 # Connections inherited over a fork: their destructors would say goodbye on the parent's socket.
 _inherited: list[Any] = []
 
@@ -247,35 +218,42 @@ def result_connection(alias: str, *, eager: bool = False) -> BaseDatabaseWrapper
     """Return the connection on which a result is stored in database *alias*.
 
     Outside worker processes, in eager mode, and where the project's own connection stays open between tasks, that
-    is ``connections[alias]``. Else it is one that this thread keeps open, in autocommit mode, so a result costs one
-    statement and no connect. On SQLite a second one would wait for a transaction that the task has open: there, too.
+    is ``connections[alias]``. Else, and where the project commits by itself (``AUTOCOMMIT`` off), it is one that this
+    thread keeps open, in autocommit mode, so a result costs one statement and no connect. On SQLite a second one would
+    wait for a transaction that the task has open: there, too.
     """
     shared = connections[alias]
-    if eager or not _is_worker or not _closes_after_each_task(shared):
+    if eager or not _is_worker or not (_closes_after_each_task(shared) or _is_committed_by_hand(shared)):
         return shared
-    if shared.in_atomic_block and (shared.vendor == "sqlite" or _in_testcase(shared)):
+    if _has_transaction(shared) and (shared.vendor == "sqlite" or _in_testcase(shared)):
         return shared
     if _kept.pid != os.getpid():
         _inherited.append(_kept.by_alias)
         _kept.pid, _kept.by_alias = os.getpid(), {}
     if alias not in _kept.by_alias:
-        _kept.by_alias[alias] = connections.create_connection(alias)
+        _kept.by_alias[alias] = _own_connection(alias)
     return _kept.by_alias[alias]
+
+
+def _own_connection(alias: str) -> BaseDatabaseWrapper:
+    connection = connections.create_connection(alias)
+    connection.settings_dict = {**connection.settings_dict, "AUTOCOMMIT": True}
+    return connection
 
 
 @contextmanager
 def outside_transaction(alias: str) -> Iterator[Callable[[], BaseDatabaseWrapper]]:
     """Yield a function that returns a connection whose writes others see at once.
 
-    That is ``result_connection(alias)``, but inside ``atomic()`` one that is opened for the block:
-    messages that the caller sends don't wait for the caller's commit, so what they rely on can't
+    That is ``result_connection(alias)``, but inside ``atomic()`` or with autocommit off one that is opened for the
+    block: messages that the caller sends don't wait for the caller's commit, so what they rely on can't
     either. On SQLite, and in a ``TestCase``, it is the caller's transaction all the same.
     """
     shared = result_connection(alias)
-    if not shared.in_atomic_block or shared.vendor == "sqlite" or _in_testcase(shared):
+    if not is_callers(shared) or shared.vendor == "sqlite" or _in_testcase(shared):
         yield lambda: result_connection(alias)
         return
-    own = connections.create_connection(alias)
+    own = _own_connection(alias)
     try:
         yield lambda: own
     finally:
@@ -286,11 +264,24 @@ def _closes_after_each_task(connection: BaseDatabaseWrapper) -> bool:
     options = connection.settings_dict.get("OPTIONS") or {}
     return (
         conf.DJCELERY_KEEP_RESULT_CONNECTION
+        and not _has_greenlets
         and connection.settings_dict["CONN_MAX_AGE"] == 0
         and not options.get("pool")
         and not conf.CELERY_DB_REUSE_MAX
-        and not (connection.vendor == "sqlite" and connection.is_in_memory_db())
+        and not _is_in_memory(connection)
     )
+
+
+def _is_committed_by_hand(connection: BaseDatabaseWrapper) -> bool:
+    return not connection.in_atomic_block and is_callers(connection) and not _is_in_memory(connection)
+
+
+def _is_in_memory(connection: BaseDatabaseWrapper) -> bool:
+    return connection.vendor == "sqlite" and connection.is_in_memory_db()
+
+
+def _has_transaction(connection: BaseDatabaseWrapper) -> bool:
+    return connection.in_atomic_block or getattr(connection.connection, "in_transaction", False)
 
 
 def _in_testcase(connection: BaseDatabaseWrapper) -> bool:
@@ -309,13 +300,12 @@ class WorkerFixup(DjangoWorkerFixup):
 
     def install(self) -> WorkerFixup:
         """Connect to the task signals. Called in the worker's main process, before it forks."""
-        global _is_worker
+        global _is_worker, _has_greenlets
         super().install()
         eventloop.starts_here()
         self._close_database()
         _close_pools()
-        # Each greenlet would keep a connection of its own.
-        _is_worker = detect_environment() == "default"
+        _is_worker, _has_greenlets = True, detect_environment() != "default"
         return self
 
     def close_database(self, **kwargs: Any) -> None:
@@ -324,6 +314,9 @@ class WorkerFixup(DjangoWorkerFixup):
             super().close_database(**kwargs)
         else:
             close_old_connections()
+        if _has_greenlets:
+            while _kept.by_alias:
+                _kept.by_alias.popitem()[1].close()
 
     def _close_database(self) -> None:
         for connection in connections.all(initialized_only=True):

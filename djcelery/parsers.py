@@ -7,10 +7,14 @@ Next: ``docs/reference/settings.rst``.
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Collection, Mapping
 from datetime import timedelta
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
+
+#: Longer waits than this, about 30 years, don't fit where they go: into sockets, and into times on the calendar.
+LONGEST_S = 1e9
 
 
 def count(value: Any) -> int | None:
@@ -24,7 +28,8 @@ def count(value: Any) -> int | None:
 
 def positive(value: Any) -> int:
     """Parse a whole number above zero."""
-    if isinstance(value, bool) or not isinstance(value, int) or value <= 0:
+    # The largest numbers don't fit where sizes go.
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 < value < sys.maxsize:
         raise TypeError("use a whole number above zero")
     return value
 
@@ -36,17 +41,17 @@ def flag(value: Any) -> bool:
 
 
 def seconds(value: Any) -> float:
-    """Parse a number of seconds above zero, or a timedelta."""
+    """Parse a number of seconds above zero, or a timedelta; at most ``LONGEST_S``."""
     if isinstance(value, timedelta):
         value = value.total_seconds()
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0:
-        raise TypeError("use a number of seconds above zero")
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value <= LONGEST_S:
+        raise TypeError(f"use a number of seconds above zero, at most {LONGEST_S:.0f}")
     return float(value)
 
 
 def lease_name(value: Any) -> str:
-    if not isinstance(value, str) or not 0 < len(value) <= 64:
-        raise TypeError("use a text of 1 to 64 characters")
+    if not isinstance(value, str) or not 0 < len(value) <= 64 or not value.isprintable():
+        raise TypeError("use a text of 1 to 64 characters that can be printed")
     return value
 
 
@@ -75,14 +80,21 @@ def too_large(value: Any) -> str:
     return value
 
 
+def _listed(value: Any, of: str) -> Collection[Any]:
+    """Return *value* if it is a list or set, which can be read again and again."""
+    if isinstance(value, str):
+        raise TypeError(f"use a list of {of}, not one string")
+    if isinstance(value, Mapping) or not isinstance(value, Collection):
+        raise TypeError(f"use a list of {of}")
+    return value
+
+
 _REDACTABLE = ("args", "kwargs", "result", "traceback")
 
 
 def redacted(value: Any) -> frozenset[str]:
     """Parse what isn't stored: names of ``_REDACTABLE``, or one item such as ``kwargs.password``."""
-    if isinstance(value, str):
-        raise TypeError("use a list of names, not one string")
-    names = frozenset(value)
+    names = frozenset(_listed(value, "names"))
     for name in names:
         column, dot, item = name.partition(".") if isinstance(name, str) else ("", "", "")
         fits = item.isdecimal() if column == "args" else column == "kwargs" and item
@@ -92,9 +104,7 @@ def redacted(value: Any) -> frozenset[str]:
 
 
 def dotted_names(value: Any) -> frozenset[str]:
-    if isinstance(value, str):
-        raise TypeError("use a list of dotted names, not one string")
-    names = frozenset(value)
+    names = frozenset(_listed(value, "dotted names"))
     for name in names:
         if not isinstance(name, str) or not all(part.isidentifier() for part in name.split(".")):
             raise ValueError(f"{name!r} is not the dotted name of a module or class")
@@ -114,9 +124,7 @@ def one_of(*choices: str) -> Callable[[Any], str]:
 
 def task_patterns(value: Any) -> tuple[str, ...]:
     """Parse names of tasks and patterns of such names."""
-    if isinstance(value, str):
-        raise TypeError("use a list of names, not one string")
-    for name in value:
+    for name in _listed(value, "names"):
         if not isinstance(name, str) or not name:
             raise TypeError(f"{name!r} is not the name of a task")
     return tuple(value)
@@ -131,10 +139,8 @@ class Receivers(NamedTuple):
 
 def receivers(value: Any) -> Receivers:
     """Parse host names, addresses and networks such as ``10.1.0.0/16``."""
-    if isinstance(value, str):
-        raise TypeError("use a list of host names and networks, not one string")
     names, networks = set(), []
-    for item in value:
+    for item in _listed(value, "host names and networks"):
         if not isinstance(item, str):
             raise TypeError(f"{item!r} is not a text")
         try:
@@ -164,15 +170,28 @@ PORTS = {"http": 80, "https": 443}
 
 def tokens(value: Any) -> dict[tuple[str, str, int], str]:
     """Parse secrets by the beginning of a URL, such as ``https://hooks.example.com``: (scheme, host, port)."""
+    if not isinstance(value, Mapping):
+        raise TypeError("use a dictionary of tokens by the beginning of a URL")
     found = {}
-    for url, secret in dict(value).items():
-        parts = urlsplit(url)
-        if "@" in parts.netloc:
-            raise ValueError("a URL has a user or a password; write just its beginning, as 'https://hooks.example.com'")
-        if parts.scheme not in PORTS or not parts.hostname or parts.path not in ("", "/"):
-            raise ValueError(f"{url!r} is not the beginning of a URL such as 'https://hooks.example.com'")
+    for url, secret in value.items():
+        origin = _origin(url)
         if not isinstance(secret, str) or not secret.isascii() or not secret.isprintable() or not secret:
             raise ValueError(f"the token for {url!r} is not a text of printable ASCII characters")
-        host = parts.hostname if ":" in parts.hostname else host_name(parts.hostname)
-        found[parts.scheme, host, parts.port or PORTS[parts.scheme]] = secret
+        found[origin] = secret
     return found
+
+
+def _origin(url: Any) -> tuple[str, str, int]:
+    # What can't be read is not shown: who has mixed up the two wrote a token there.
+    wrong = "a key is not the beginning of a URL such as 'https://hooks.example.com'"
+    try:
+        parts = urlsplit(url if isinstance(url, str) else "")
+        port, host = parts.port, parts.hostname or ""
+        host = host if not host or ":" in host else host_name(host)
+    except ValueError:
+        raise ValueError(wrong) from None
+    if "@" in parts.netloc:
+        raise ValueError("a URL has a user or a password; write just its beginning, as 'https://hooks.example.com'")
+    if parts.scheme not in PORTS or not host or parts.path not in ("", "/"):
+        raise ValueError(wrong)
+    return parts.scheme, host, port or PORTS[parts.scheme]

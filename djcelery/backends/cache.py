@@ -273,9 +273,11 @@ class CacheBackend(CacheChords, redaction.RedactionMixin, KeyValueStoreBackend):
         meta = super()._get_result_meta(result, state, traceback, request, **kwargs)
         if name:
             meta.setdefault("name", name)
-        for column in ("args", "kwargs"):
-            if meta.get(column) is not None:
-                meta[column] = columns.shown_arguments(changed, column, meta[column], hidden)
+        given = [column for column in ("args", "kwargs") if meta.get(column) is not None]
+        by_sender = columns.hidden_arguments(self.app, request) if given else {}
+        for column in given:
+            shown = columns.shown_arguments(changed, column, meta[column], hidden)
+            meta[column] = shown if shown is None else by_sender.get(column, shown)
         return meta
 
     # failures

@@ -27,6 +27,8 @@ from celery.exceptions import ChordError
 from celery.result import GroupResult
 from celery.utils.time import get_exponential_backoff_interval
 
+from djcelery.backends import redaction
+
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
@@ -124,7 +126,7 @@ class CacheChords(_Base):
         group_id = request.group
         if not group_id or not request.id:
             return
-        part = self.encode([request.id, state, self.encode_result(result, state)])
+        part = self.encode([request.id, state, redaction.part_value(self, request, state, result)])
         try:
             parts = self._retried(self._take_place, group_id, request.id, getattr(request, "group_index", None), part)
         except ChordError as exc:

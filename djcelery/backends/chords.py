@@ -20,7 +20,7 @@ from celery.utils.functional import _regen  # the type of a header that is a gen
 from django.db import Error
 from django.utils.functional import classproperty
 
-from djcelery.backends import columns, redaction
+from djcelery.backends import redaction
 from djcelery.exceptions import ResultUndecodable
 from djcelery.managers.chords import LAST, Turn
 from djcelery.picklefield import Unreadable
@@ -85,7 +85,7 @@ class ChordMixin:
             "task_id": request.id,
             "position": index if isinstance(index, int) else LAST,
             "state": state,
-            **self._text("value", self._part_value(request, state, result)),
+            **self._text("value", redaction.part_value(self, request, state, result)),
         }
         # Celery 5.7's loop of ``result_backend_always_retry``; 5.6 has it in other methods only.
         retried = getattr(self, "_ensure_retryable", lambda work, *args: work(*args))
@@ -98,14 +98,6 @@ class ChordMixin:
         except Error:
             # The callback is on its way: an error here must not fail the task of this part.
             logger.exception("Could not note that the callback of chord %s was sent.", turn.group_id)
-
-    def _part_value(self: Any, request: Any, state: str, result: Any) -> Any:
-        """Return what is stored of *result*: a value as it is, an error without what the task hides."""
-        value = self.encode_result(result, state)
-        if state not in self.EXCEPTION_STATES:
-            return value
-        redacted = redaction.redacted_names(self.app, getattr(request, "task", None))
-        return columns.shown_value(columns.Columns(), state, value, redacted)
 
     def _turn(self: Any, part: dict[str, Any]) -> Turn | None:
         """Store *part* and return the turn to send the callback, after a dispute with an earlier delivery."""

@@ -249,7 +249,7 @@ class DatabaseBackend(OutcomesMixin, WaitingMixin, ChordMixin, redaction.Redacti
         same. None and 0 delete nothing. Many short transactions; no signals are sent.
 
         Raises:
-            SettingError: ``DJCELERY_RETENTION`` can't be used.
+            SettingError, ValueError: An age can't be used.
         """
         from djcelery.models import Chord
 

@@ -1,6 +1,6 @@
 """What is not stored of a task, by the project's setting and the task's own option.
 
-Called by ``database`` before each write, by ``chords`` for the parts that failed, and by ``publish``.
+Called by ``database`` and ``cache`` before each write, by their chords for the parts, and by ``publish``.
 Next: ``docs/explain/life-of-a-result.rst``.
 """
 
@@ -10,6 +10,7 @@ import logging
 import threading
 from typing import Any
 
+from djcelery.backends import columns
 from djcelery.conf import conf
 from djcelery.exceptions import SettingError
 
@@ -41,6 +42,16 @@ def redacted_names(app: Any, name: str | None) -> frozenset[str]:
         logger.error("%s Until it is corrected, neither arguments nor results of %s are stored.", exc, name)
         names = ALL
     return names | _inherited.names if _inherited.names else names
+
+
+def part_value(backend: Any, request: Any, state: str, result: Any) -> Any:
+    """Return what a chord keeps of a part's *result*: a value as it is, an error without what the task hides."""
+    value = backend.encode_result(result, state)
+    if state not in backend.EXCEPTION_STATES:
+        # The callback gets it.
+        return value
+    hidden = redacted_names(backend.app, getattr(request, "task", None))
+    return columns.shown_value(columns.Columns(), state, value, hidden)
 
 
 class RedactionMixin:

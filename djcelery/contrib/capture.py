@@ -79,17 +79,20 @@ class CapturedTasks(Sequence[SentTask]):
         Args:
             task: A task or its name.
             args, kwargs: All positional and all keyword arguments; None is any.
-            times: How often; None is at least once.
+            times: How often, 1 or more; None is at least once.
             options: Any attribute of ``SentTask`` or option of ``apply_async()``: ``queue="mail"``,
                 ``countdown=10``, ``headers={"tenant": 3}``.
 
         Raises:
             AssertionError: None was, or not *times*; the message lists what was sent.
+            ValueError: *times* is below 1.
         """
+        if times is not None and times < 1:
+            raise ValueError(f"times = {times}: there would be nothing to return. Use assert_not_sent().")
         found = self._found(task, args, kwargs, options)
-        if (found if times is None else len(found) == times) and found:
+        if found and times in (None, len(found)):
             return found[0]
-        often = "was not sent" if not found else f"was sent {_times(len(found))}, not {_times(times or 0)}"
+        often = "was not sent" if not found else f"was sent {_times(len(found))}, not {_times(times or 1)}"
         raise AssertionError(f"{_wanted(task, args, kwargs, options)} {often}. {self._listed()}")
 
     def assert_not_sent(

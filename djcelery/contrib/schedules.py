@@ -117,7 +117,7 @@ def _of_celerys(schedule: Any, start: datetime, app: Any) -> nexttime.Schedule:
     if isinstance(found, schedules.solar):
         return nexttime.Solar(found.event, found.lat, found.lon)
     if isinstance(found, times.Clocked):
-        return nexttime.Clocked(found.clocked_time)
+        return nexttime.Clocked(found.instant)
     if isinstance(found, schedules.schedule):
         return nexttime.Interval(found.run_every, start)
     raise ValueError(f"{schedule!r} is no schedule that djcelery knows.")

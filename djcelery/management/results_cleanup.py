@@ -167,9 +167,8 @@ class Cleanup:
 
     def expired_chords(self) -> QuerySet:
         """Return what ``Chord.objects.delete_expired`` would delete."""
-        return Chord.objects.using(router.db_for_write(Chord)).filter(
-            changed_at__lt=utils.now() - utils.as_timedelta(self.chord_age or 0)
-        )
+        chords = Chord.objects.using(router.db_for_write(Chord))
+        return chords.filter(changed_at__lt=retention.before(utils.now(), self.chord_age or 0))
 
     def table(self, model: Any) -> QuerySet:
         """Return all rows of *model*, on the alias to clean."""

@@ -14,10 +14,11 @@ from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
 from django.apps import apps
-from django.db import models, router, transaction
+from django.db import connections, models, router, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from djcelery import db, utils
+from djcelery.managers import retention
 from djcelery.managers.base import ExtendedManager
 
 T = TypeVar("T")
@@ -141,8 +142,9 @@ class ChordManager(ExtendedManager):
         if not age:
             return 0
         alias = router.db_for_write(self.model)
+        db.ready(connections[alias])
         parts = self._part_model._default_manager.using(alias)
-        expired = self.using(alias).filter(changed_at__lt=utils.now() - utils.as_timedelta(age)).order_by("pk")
+        expired = self.using(alias).filter(changed_at__lt=retention.before(utils.now(), age)).order_by("pk")
         deleted, last = 0, 0
         while batch := list(expired.filter(pk__gt=last).values_list("pk", "group_id")[:batch_rows]):
             last = batch[-1][0]

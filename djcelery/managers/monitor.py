@@ -25,7 +25,7 @@ class TaskStateManager(ExtendedManager):
         self, states: Iterable[str], expires: timedelta | float, nowfun: Callable[[], Any] = utils.now
     ) -> models.QuerySet:
         """Return the rows in *states* whose last event is older than *expires* (timedelta or seconds)."""
-        return self.filter(state__in=states, tstamp__lte=nowfun() - utils.as_timedelta(expires))
+        return self.filter(state__in=states, tstamp__lte=retention.before(nowfun(), expires))
 
     def expire_by_states(self, states: Iterable[str], expires: timedelta | float | None) -> int | None:
         """Hide the rows in *states* older than *expires*; return how many, or None if *expires* is None.

@@ -88,7 +88,7 @@ class ResultManager(ExtendedManager):
 
     def get_all_expired(self, expires: timedelta | float) -> models.QuerySet:
         """Return the rows last written longer than *expires* (timedelta or seconds) ago."""
-        return self.filter(date_done__lt=utils.now() - utils.as_timedelta(expires))
+        return self.filter(date_done__lt=retention.before(utils.now(), expires))
 
     def delete_expired(self, expires: timedelta | float | None, batch_rows: int = 5000) -> int:
         """Delete the rows last written longer than *expires* ago, and every hidden row; return how many.
@@ -233,7 +233,7 @@ class TaskManager(ResultManager.from_queryset(TaskQuerySet)):  # type: ignore[mi
         """
         connection = db.result_connection(router.db_for_write(self.model))
         # In autocommit every SELECT has a snapshot of its own.
-        if not connection.in_atomic_block:
+        if not db.is_callers(connection):
             return
         if isolation_level(connection).upper().replace(" ", "-") in ("REPEATABLE-READ", "SERIALIZABLE"):
             warnings.warn(

@@ -16,9 +16,10 @@ from typing import Any, NamedTuple
 from django.db import connections
 from django.db.models import Q, QuerySet
 
-from djcelery import db, utils
-from djcelery.ages import RetentionRule
+from djcelery import ages, db, utils
+from djcelery.ages import LONGEST, RetentionRule
 from djcelery.conf import conf
+from djcelery.exceptions import SettingError
 
 #: Seconds that one DELETE should take at most; batches shrink and grow to that.
 BATCH_S = 0.1
@@ -46,8 +47,14 @@ class Retention:
         """Return the retention of *rules*, and *expires* (timedelta or seconds) for what they don't name.
 
         None and 0 are for ever.
+
+        Raises:
+            ValueError: *expires* can't be used.
         """
-        rest = RetentionRule("", "", utils.as_timedelta(expires) if expires else None)
+        try:
+            rest = RetentionRule("", "", ages.age(expires) or None)
+        except (TypeError, ValueError) as exc:
+            raise ValueError(f"The age {expires!r} after which results expire is wrong: {exc}.") from exc
         return cls((*sorted(rules, key=_specific_first), rest))
 
     @classmethod
@@ -55,9 +62,13 @@ class Retention:
         """Return the retention of ``DJCELERY_RETENTION``, and *expires* for what it doesn't name.
 
         Raises:
-            SettingError: The setting can't be used.
+            SettingError: One of them can't be used.
         """
-        return cls.of(conf.DJCELERY_RETENTION, expires)
+        rules = conf.DJCELERY_RETENTION
+        try:
+            return cls.of(rules, expires)
+        except ValueError as exc:
+            raise SettingError(f"CELERY_RESULT_EXPIRES: {exc}") from exc
 
     def rule(self, name: str | None, state: str) -> RetentionRule:
         """Return the rule for a row of task *name* (None: unknown) in *state*."""
@@ -170,8 +181,20 @@ def expired(
 
 def cutoff(now: datetime, age: timedelta | None) -> datetime | None:
     """Return the instant before which a row must have been written to be older than *age*; None if no row is."""
-    # Beyond this the calendar may end.
-    return now - age if age and age < timedelta(days=365 * 1000) else None
+    return before(now, age) if age and age < LONGEST else None
+
+
+def before(now: datetime, age: timedelta | float) -> datetime:
+    """Return the instant *age* (timedelta or seconds) before *now*, at most ``LONGEST``.
+
+    Raises:
+        ValueError: *age* is below 0: everything is older than the future.
+    """
+    if isinstance(age, (int, float)):
+        age = timedelta(seconds=min(age, LONGEST.total_seconds()))
+    if age < timedelta(0):
+        raise ValueError(f"The age {age} is below 0.")
+    return now - min(age, LONGEST)
 
 
 def _distinct(rows: QuerySet, column: str) -> Iterator[str]:
@@ -217,6 +240,7 @@ def batches(
 
     Database: a SELECT and a DELETE per batch, in autocommit, with retries; see also ``expired``.
     """
+    db.ready(connections[rows.db])
     pace = _Pace(batch_rows)
     for part in expired(rows, retention, states=states, tasks=tasks):
         for deleted in _walk(part.group, part.rest, part.column, pace):
@@ -233,6 +257,7 @@ def delete_along(rows: QuerySet, column: str, batch_rows: int = 5000) -> Iterato
 
     Database: a SELECT and a DELETE per batch, in autocommit, with retries.
     """
+    db.ready(connections[rows.db])
     yield from _walk(rows, Q(), column, _Pace(batch_rows))
 
 

@@ -86,7 +86,7 @@ def attempt(alias: str, work: Callable[[BaseDatabaseWrapper, bool], T], may_retr
     connection = connections[alias]
     session = connection.connection
     try:
-        return _despite_deadlocks(connection, lambda: work(_ready(connection), False))
+        return _despite_deadlocks(connection, lambda: work(db.ready(connection), False))
     except Error:
         if connection.in_atomic_block:
             raise
@@ -96,7 +96,7 @@ def attempt(alias: str, work: Callable[[BaseDatabaseWrapper, bool], T], may_retr
             raise
     logger.info("beat: the database connection was lost; trying again on a new one.")
     try:
-        return _despite_deadlocks(connection, lambda: work(_ready(connection), True))
+        return _despite_deadlocks(connection, lambda: work(db.ready(connection), True))
     except Error:
         db.close_broken(connection)
         raise
@@ -110,13 +110,6 @@ def _despite_deadlocks(connection: BaseDatabaseWrapper, work: Callable[[], T]) -
             if connection.in_atomic_block or not db.is_deadlock(exc):
                 raise
     return work()
-
-
-def _ready(connection: BaseDatabaseWrapper) -> BaseDatabaseWrapper:
-    # With AUTOCOMMIT off Django would leave it to us to commit.
-    if not connection.in_atomic_block and not connection.get_autocommit():
-        connection.set_autocommit(True)
-    return connection
 
 
 def table(connection: BaseDatabaseWrapper, model: Any) -> str:

@@ -206,12 +206,17 @@ class URL(str):
     """
 
     dispatcher: Any
+    app: Any
 
     def __new__(cls, url: str, dispatcher: Any = None, app: Any = None) -> URL:
         """Return the text *url* with the methods below; *app* is the Celery app that sends, None the current one."""
         made = super().__new__(cls, url)
-        made.dispatcher = dispatcher or (app.tasks[http_dispatch.name] if app else http_dispatch)
+        made.app = app
+        made.dispatcher = dispatcher or made._of_app(http_dispatch)
         return made
+
+    def _of_app(self, task: Any) -> Any:
+        return self.app.tasks[task.name] if self.app else task
 
     def get_async(self, **kwargs: Any) -> Any:
         """Send a task that calls this URL by GET with *kwargs*; return its ``AsyncResult``."""
@@ -223,4 +228,4 @@ class URL(str):
 
     def post_json_async(self, data: Any) -> Any:
         """Send a task that posts *data* as JSON; return its ``AsyncResult``."""
-        return post_json.delay(str(self), data)
+        return self._of_app(post_json).delay(str(self), data)

@@ -260,3 +260,71 @@ def test_a_cache_holds_no_secret_either(celery_app, settings, fail):
     meta = celery_app.backend.get_task_meta(result.id)
     assert (meta["name"], meta["args"], meta["kwargs"]) == ("shop.login", None, {"password": "[redacted]"})
     assert meta["status"] == ("FAILURE" if fail else "SUCCESS")
+
+
+@pytest.fixture
+def cache_app(celery_app, settings):
+    """An app whose results go to a cache in memory; ``cached()`` is all that is in it."""
+    settings.CACHES = {"default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache", "LOCATION": "hidden"}}
+    settings.CELERY_RESULT_BACKEND = "cache"
+    settings.CELERY_RESULT_EXTENDED = True
+    yield celery_app
+    celery_app.backend.cache.clear()
+
+
+def cached(app):
+    """Return all that the cache holds, as one text."""
+    cache = app.backend.cache
+    text = repr([cache.get(key.split(":", 2)[2]) for key in list(cache._cache)])
+    return text.replace("\\\\u00e4", "ä").replace("\\u00e4", "ä")
+
+
+@pytest.mark.parametrize("redact", [["result", "traceback"], ["result"], EVERYTHING])
+@pytest.mark.parametrize("failing", [0, 1])
+def test_the_error_of_a_part_is_hidden_in_a_cache_and_in_the_failure_of_the_callback(cache_app, failing, redact):
+    backend = cache_app.backend
+
+    @cache_app.task(name="shop.login", shared=False, redact=redact)
+    def login():
+        """Is never run here."""
+
+    backend.apply_chord(("gid", [AsyncResult("part0"), AsyncResult("part1")]), None)
+    backend.set_chord_size("gid", 2)
+    body = cache_app.signature("shop.total", task_id="callback")
+    for number in (0, 1):
+        returned = Context(id=f"part{number}", task="shop.login", group="gid", group_index=number, chord=body)
+        if number == failing:
+            backend.mark_as_failure(f"part{number}", ValueError(SECRET), f"ValueError: {SECRET}", returned)
+        else:
+            backend.mark_as_done(f"part{number}", "open", returned)
+        assert SECRET not in cached(cache_app)
+    meta = backend.get_task_meta("callback")
+    assert type(meta["result"]) is ChordError
+    # The last part to return hides all of the failure that it stores for the callback.
+    hidden = "[redacted]" if failing else "Dependency part0 raised ValueError('[redacted]')"
+    assert str(meta["result"]) == hidden
+
+
+def test_the_error_of_a_part_that_hides_nothing_is_told_by_a_cache(cache_app):
+    cache_app.backend.apply_chord(("gid", [AsyncResult("part0")]), None)
+    cache_app.backend.set_chord_size("gid", 1)
+    body = cache_app.signature("shop.total", task_id="callback")
+    part = Context(id="part0", task="shop.open", group="gid", group_index=0, chord=body)
+    cache_app.backend.mark_as_failure("part0", ValueError(SECRET), "Traceback", part)
+    assert SECRET in cached(cache_app)
+
+
+def test_a_cache_holds_the_senders_texts_in_the_place_of_arguments(cache_app):
+    request = Context(
+        id="id",
+        task="shop.login",
+        args=["me", SECRET],
+        kwargs={"b": 2},
+        argsrepr="('me', ***)",
+        kwargsrepr="{'b': 2}",
+        hostname="w1",
+    )
+    cache_app.backend.store_result("id", 1, "SUCCESS", request=request)
+    assert SECRET not in cached(cache_app)
+    meta = cache_app.backend.get_task_meta("id")
+    assert (meta["args"], meta["kwargs"]) == ("('me', ***)", {"b": 2})

@@ -12,9 +12,11 @@ from django.db import OperationalError, connection, router, transaction
 from django.db.models.signals import post_delete, pre_delete
 
 from djcelery import LOADER, db, utils
+from djcelery.backends.database import DatabaseBackend
+from djcelery.exceptions import SettingError
 from djcelery.managers import retention
 from djcelery.managers.retention import Retention
-from djcelery.models import Chord, TaskMeta, TaskSetMeta
+from djcelery.models import Chord, TaskMeta, TaskSetMeta, TaskState
 from tests.services import wait_until
 
 pytestmark = pytest.mark.django_db
@@ -304,7 +306,7 @@ def test_each_batch_is_committed_by_itself_and_holds_no_lock_afterwards():
         pass
     seen = []
     thread, failed = in_thread(lambda: seen.append((left(), rows().filter(task_id="2").update(name="written"))))
-    thread.join(10)
+    thread.join(60)
     assert not thread.is_alive()
     assert failed == []
     assert seen == [({"0", "1", "2", "3"}, 1)]
@@ -331,7 +333,33 @@ def test_a_worker_stores_while_a_batch_is_being_deleted():
             written.append(True)
 
         thread, failed = in_thread(work)
-        wait_until(lambda: written or failed, 20, "the worker's writes")
+        wait_until(lambda: written or failed, 60, "the worker's writes")
         thread.join()
     assert failed == []
     assert "another" in left()
+
+
+HUGE = (timedelta(days=1_000_000), timedelta.max, 1e15, float("inf"))
+
+
+@pytest.mark.parametrize("age", HUGE, ids=repr)
+def test_an_age_beyond_the_calendar_deletes_nothing(age):
+    store("old", 9 * DAY)
+    assert TaskMeta.objects.get_all_expired(age).count() == 0
+    assert TaskState.objects.expired(["SUCCESS"], age).count() == 0
+    assert list(TaskState.objects.expiring({frozenset({"SUCCESS"}): timedelta.max})) == []
+    assert left() == {"old"}
+
+
+@pytest.mark.parametrize("age", [-5, -DAY], ids=repr)
+def test_an_age_below_zero_deletes_nothing_and_is_an_error(celery_app, settings, age):
+    store("young", timedelta(0))
+    for delete in (TaskMeta.objects.delete_expired, TaskSetMeta.objects.delete_expired, Chord.objects.delete_expired):
+        with pytest.raises(ValueError, match="below 0"):
+            delete(age)
+    with pytest.raises(ValueError, match="below 0"):
+        TaskMeta.objects.get_all_expired(age)
+    celery_app.conf.result_expires = age
+    with pytest.raises(SettingError, match=r"CELERY_RESULT_EXPIRES: The age .* is wrong: it is below 0"):
+        DatabaseBackend(app=celery_app).cleanup()
+    assert left() == {"young"}

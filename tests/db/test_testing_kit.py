@@ -17,7 +17,7 @@ from kombu.exceptions import EncodeError
 
 from djcelery.contrib.testing import CapturedTasksMixin, assert_runs_at, capture_tasks
 from djcelery.models import ClockedSchedule, CrontabSchedule, IntervalSchedule, PeriodicTask, SolarSchedule, TaskMeta
-from djcelery.times import ZonedCrontab
+from djcelery.times import Clocked, ZonedCrontab
 
 pytest_plugins = ["djcelery.contrib.pytest_plugin"]
 pytestmark = pytest.mark.usefixtures("celery_app")
@@ -236,6 +236,13 @@ def test_a_failed_assertion_says_what_was_wanted_and_lists_what_was_sent(sent, c
     assert str(caught.value) == said + LISTED
 
 
+@pytest.mark.parametrize("times", [0, -1])
+def test_what_is_to_be_sent_no_time_is_asked_of_assert_not_sent(sent, times):
+    for task in (add, total):
+        with pytest.raises(ValueError, match=rf"times = {times}.*assert_not_sent"):
+            sent.assert_sent(task, times=times)
+
+
 def test_what_was_sent_can_be_forgotten(sent):
     sent.clear()
     sent.assert_nothing_sent()
@@ -310,7 +317,7 @@ def test_retries_end_at_max_retries():
 
 
 def test_tasks_that_send_each_other_for_ever_are_stopped(celery_app):
-    @celery_app.task(name="kit.endless")
+    @celery_app.task(name="kit.endless", shared=False)
     def endless():
         endless.delay()
 
@@ -581,6 +588,14 @@ def test_events_of_the_sun_and_single_instants():
     assert_runs_at(moment, [moment], until="2030-01-01 00:00")
     with pytest.raises(AssertionError, match="fires at: 2026-06-21"):
         assert_runs_at(solar("sunrise", 50.8, 4.4), [], after="2026-06-21 00:00", until="2026-06-21 23:00")
+
+
+def test_a_clocked_schedule_of_the_settings_fires_once(celery_app):
+    moment = datetime.datetime(2026, 1, 1, tzinfo=timezone.utc)
+    assert_runs_at(Clocked(moment), [moment], until="2030-01-01 00:00")
+    assert_runs_at({"task": "kit.add", "schedule": Clocked(moment)}, [moment], until="2030-01-01 00:00")
+    with pytest.raises(AssertionError, match="fires at: never"):
+        assert_runs_at(Clocked(moment), [moment], after=moment)
 
 
 @pytest.mark.django_db

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import ast
 import re
-from datetime import timedelta
+import socket
+from datetime import datetime, timedelta, timezone
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
 from celery import Celery
+from django.core.checks import run_checks
 from django.test import override_settings
+from django.utils.functional import SimpleLazyObject
+from django.utils.translation import gettext_lazy
 
 import djcelery
-from djcelery import checks
+from djcelery import ages, checks, parsers
 from djcelery import conf as configuration
 from djcelery.conf import conf
 from djcelery.exceptions import SettingError
@@ -280,3 +285,160 @@ def test_a_token_that_cannot_be_used_is_not_in_the_error(settings, name):
         getattr(configuration.conf, name)
     assert name in str(caught.value)
     assert "s3cret" not in str(caught.value)
+
+
+class Unprintable:
+    def __repr__(self):
+        raise RuntimeError("no words")
+
+
+#: What people write by mistake, or a program that makes settings.
+ODD_VALUES = (
+    None,
+    True,
+    0,
+    -1,
+    -0.5,
+    1,
+    10**15,
+    10**30,
+    10**5000,
+    -(10**30),
+    1e-300,
+    1e15,
+    1e300,
+    float("nan"),
+    float("inf"),
+    float("-inf"),
+    Decimal("NaN"),
+    2 + 3j,
+    timedelta(0),
+    timedelta(seconds=-5),
+    timedelta(days=1_000_000),
+    timedelta.max,
+    timedelta.min,
+    datetime(2026, 1, 1),
+    "",
+    "5",
+    "a\x00b",
+    "\udc80",
+    "x" * 10_000,
+    "https://user:pass@[::1",
+    b"",
+    b"\xff",
+    [],
+    [None],
+    [[]],
+    ["a\x00b", "\udc80"],
+    ["::1/500", "10.1.2.3/16"],
+    [".", "a..b", "-"],
+    ["kwargs.", "args.-1"],
+    ("x" * 300,),
+    {},
+    {1: 2},
+    {None: None},
+    {"a": "b"},
+    {"https://[": "x"},
+    {"https://x:y": "x"},
+    {"https://\udc80": "x"},
+    {"https://..": "x"},
+    {"https://a.example": None},
+    {"SUCCESS": -1, ("a",): 5},
+    {"SUCCESS": float("inf")},
+    {"SUCCESS": {"SUCCESS": {}}},
+    set(),
+    object(),
+    object,
+    len,
+    lambda: 5,
+    (n for n in ("result",)),
+    gettext_lazy("mirror"),
+    SimpleLazyObject(lambda: 5),
+    SimpleLazyObject(lambda: ["result"]),
+    Unprintable(),
+)
+
+
+@pytest.mark.parametrize("name", configuration.Conf.all())
+def test_whatever_a_setting_is_it_works_or_is_an_error_that_says_what_to_write(name):
+    for value in ODD_VALUES:
+        with override_settings(**{name: value}):
+            found = checks.own_settings()
+            if found:
+                assert [message.id for message in found] == ["djcelery.E101"], value
+                assert found[0].msg.startswith(f"{name} = ")
+                assert "not iterable" not in found[0].msg
+                continue
+            # A second look finds the same: what is used up by the first is refused.
+            used = getattr(conf, name)
+            assert getattr(conf, name) == used
+            usable(configuration.Conf.all()[name].parse, used)
+
+
+def usable(parse, used):
+    """Check that what *parse* has returned can be used wherever such settings are."""
+    now = datetime(2026, 1, 1, tzinfo=timezone.utc)
+    if parse is ages.age:
+        assert used is None or now - used <= now
+    elif parse is parsers.seconds:
+        assert used > 0
+        assert now + timedelta(seconds=used)
+        with socket.socket() as sock:
+            sock.settimeout(used)
+    elif parse is parsers.positive:
+        assert len(range(used)) == used
+    elif parse is parsers.lease_name:
+        assert used.encode()
+
+
+@pytest.mark.parametrize("name", configuration.Conf.all())
+@pytest.mark.parametrize("value", [None, -1, float("inf"), timedelta.max, "", [None], {1: 2}], ids=repr)
+def test_no_check_breaks_down_over_a_wrong_setting(name, value):
+    with override_settings(**{name: value}):
+        assert isinstance(run_checks(tags=[checks.TAG], include_deployment_checks=True), list)
+
+
+AGES = [name for name, setting in configuration.Conf.all().items() if setting.parse is ages.age]
+
+
+@pytest.mark.parametrize("name", AGES)
+@pytest.mark.parametrize("value", [-5, -0.1, timedelta(seconds=-1), timedelta.min], ids=repr)
+def test_an_age_below_zero_would_delete_everything_and_is_refused(name, value):
+    with override_settings(**{name: value}):
+        (found,) = checks.own_settings()
+        with pytest.raises(SettingError, match="it is below 0; use None for never"):
+            getattr(conf, name)
+    assert found.id == "djcelery.E101"
+
+
+@pytest.mark.parametrize("name", AGES)
+@pytest.mark.parametrize("value", [10**15, 1e15, 10**30, float("inf"), float("nan")], ids=repr)
+def test_a_number_that_is_no_age_is_refused(name, value):
+    with override_settings(**{name: value}), pytest.raises(SettingError, match="no timedelta can hold it"):
+        getattr(conf, name)
+
+
+@pytest.mark.parametrize("name", AGES)
+@pytest.mark.parametrize("value", [timedelta(days=1_000_000), timedelta.max, 1e13], ids=repr)
+def test_an_age_beyond_the_calendar_is_never(name, value):
+    with override_settings(**{name: value}):
+        assert getattr(conf, name) is None
+
+
+@pytest.mark.parametrize("name", AGES)
+def test_an_age_of_zero_stays(name):
+    with override_settings(**{name: 0}):
+        assert getattr(conf, name) == timedelta(0)
+
+
+@pytest.mark.parametrize("value", [float("inf"), float("nan"), 1e10, timedelta.max], ids=repr)
+def test_a_wait_has_an_end(value):
+    with override_settings(DJCELERY_BEAT_LEASE_S=value):
+        (found,) = checks.own_settings()
+    assert "use a number of seconds above zero, at most 1000000000" in found.msg
+
+
+def test_a_token_that_stands_where_its_url_should_is_not_shown():
+    with override_settings(DJCELERY_WEBHOOK_SEND_TOKENS={"s3cret": "https://hooks.example.com"}):
+        (found,) = checks.own_settings()
+    assert "s3cret" not in found.msg

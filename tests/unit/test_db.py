@@ -167,6 +167,55 @@ def test_a_project_can_do_without_the_kept_connection(worker, settings, override
     assert db.result_connection("default") is project()
 
 
+@pytest.mark.parametrize("key", ["CONN_MAX_AGE", "CELERY_DB_REUSE_MAX", "greenlets"])
+def test_where_the_project_commits_by_itself_results_always_have_a_connection_that_commits(
+    worker, settings, monkeypatch, celery_app, key
+):
+    shared = connections.create_connection("default")
+    shared.settings_dict = {
+        **shared.settings_dict,
+        "AUTOCOMMIT": False,
+        "CONN_MAX_AGE": 60 if key == "CONN_MAX_AGE" else 0,
+    }
+    monkeypatch.setattr(db, "connections", Connections(shared))
+    monkeypatch.setattr(db, "_has_greenlets", key == "greenlets")
+    settings.CELERY_DB_REUSE_MAX = 5 if key == "CELERY_DB_REUSE_MAX" else None
+    kept = db.result_connection("default")
+    assert kept is not shared
+    assert (kept.settings_dict["AUTOCOMMIT"], shared.settings_dict["AUTOCOMMIT"]) == (True, False)
+    assert db.result_connection("default", eager=True) is shared
+    # A greenlet ends with its task.
+    monkeypatch.setattr(db, "close_old_connections", lambda: None)
+    db.WorkerFixup(celery_app).close_database()
+    assert (db.result_connection("default") is kept) is (key != "greenlets")
+
+
+class Connections:
+    """Django's connections, with another one as the project's own."""
+
+    def __init__(self, shared):
+        self.shared = shared
+
+    def __getitem__(self, alias):
+        return self.shared
+
+    def all(self, initialized_only=False):
+        return []
+
+    def create_connection(self, alias):
+        return connections.create_connection(alias)
+
+
+@pytest.mark.parametrize(("pool", "greenlets"), [("default", False), ("gevent", True)])
+def test_greenlets_keep_no_connection(worker, monkeypatch, celery_app, pool, greenlets):
+    monkeypatch.setattr(db, "_has_greenlets", False)
+    monkeypatch.setattr(db, "detect_environment", lambda: pool)
+    monkeypatch.setattr(db.eventloop, "starts_here", lambda: None)
+    monkeypatch.setattr(db.DjangoWorkerFixup, "install", lambda self: self)
+    db.WorkerFixup(celery_app).install()
+    assert (db.result_connection("default") is project()) is greenlets
+
+
 @pytest.mark.django_db
 def test_inside_a_testcase_the_kept_connection_is_not_used(worker):
     assert db.result_connection("default") is project()

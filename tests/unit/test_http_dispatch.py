@@ -22,6 +22,7 @@ from django.views.decorators.csrf import csrf_exempt
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import djcelery
 from djcelery import exceptions, webhooks
 from djcelery.checks import webhooks as checks
 from djcelery.conf import conf
@@ -405,7 +406,7 @@ def test_urls_that_cannot_be_meant_are_refused_and_show_no_secret(url, why):
 
 
 @given(st.one_of(st.text(max_size=60), st.from_regex(r"(http|https|HTTP)://[^\s]{0,40}", fullmatch=True)))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300, deadline=None, database=None)
 def test_whatever_is_given_as_url_is_a_target_or_refused(url):
     try:
         found = target.parse(url)
@@ -631,6 +632,19 @@ def test_a_url_sends_a_task_and_its_answer_is_the_result(app, server):
         assert [result.get() for result in results] == [100] * 4
     assert [request["method"] for request in server.requests] == ["GET", "POST", "POST", "GET"]
     assert URL(url) == url
+
+
+def test_a_url_sends_by_the_app_that_it_was_given(app):
+    from celery import Celery
+
+    other = Celery("other", loader=djcelery.LOADER, set_as_current=False, broker="memory://")
+    with capture_tasks(other) as tasks, capture_tasks(app) as none:
+        for send in (URL("https://a.example", app=other), URL("https://a.example", app=other)):
+            send.get_async(x=1)
+            send.post_async(x=1)
+            send.post_json_async({"x": 1})
+        assert [sent.name for sent in tasks] == 2 * [http_dispatch.name, http_dispatch.name, post_json.name]
+        assert len(none) == 0
 
 
 @pytest.mark.parametrize("name", ["celery.http_dispatch", "celery.task.http.HttpDispatchTask"])

@@ -99,7 +99,7 @@ def test_rules_say_where_they_come_from():
     ("wrong", "says"),
     [
         ([("FAILURE", 5)], "use a dictionary"),
-        ({"FAILURE": -1}, "the age -1 of 'FAILURE' is below 0; use None"),
+        ({"FAILURE": -1}, "the age -1 of 'FAILURE' is wrong: it is below 0; use None"),
         ({"FAILURE": -DAY}, "is below 0"),
         ({"FAILURE": "30 days"}, "the age '30 days' of 'FAILURE' is wrong: use a timedelta"),
         ({"FAILURE": True}, "the age True of 'FAILURE' is wrong"),
