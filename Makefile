@@ -48,7 +48,7 @@ test: $(stamp)
 	@exec $(python) -m pytest -n 4 -m "not long" $(ARGS)
 
 shuffle: $(stamp)
-	@exec $(python) -m pytest -o addopts="--strict-markers --strict-config -ra" -n 4 -m "not long" $(ARGS)
+	@exec env SHUFFLE=1 $(python) -m pytest -n 4 -m "not long" $(ARGS)
 
 suite: $(venv)/installed-suite
 	@exec $(python) suite/run.py $(patsubst short,--short,$(SUITE)) $(if $(ARGS),-- $(ARGS))
