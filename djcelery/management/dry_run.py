@@ -6,7 +6,7 @@ Next: ``docs/reference/commands.rst``.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
@@ -21,6 +21,7 @@ from djcelery.schedulers import DatabaseScheduler, loading, settings_entries
 from djcelery.schedulers.book import Book
 from djcelery.schedulers.claims import Firing
 from djcelery.schedulers.dispatch import Decider
+from djcelery.schedulers.entry import is_entry
 from djcelery.schedulers.nexttime import StartingAt
 from djcelery.schedulers.plans import Plan
 
@@ -165,14 +166,17 @@ class DryRun:
     def _by_settings(self) -> Iterator[str]:
         """Yield what the beat that leads next does about the entries of the settings."""
         entries = self.app.conf.beat_schedule or {}
-        rows = self.model.objects.using(self.alias)
-        known = set(rows.values_list("name", flat=True).filter(name__in=list(entries))) if entries else set()
+        if not isinstance(entries, Mapping):
+            yield "CELERYBEAT_SCHEDULE is no dictionary: beat leaves the entries of the settings as they are"
+            return
+        rows = settings_entries.known(self.model, [str(name) for name in entries])
         for name, entry in entries.items():
-            if name not in known:
+            if not is_entry(entry):
+                yield f"{name}  its entry in the settings can't be read: beat logs an error and leaves it out"
+            elif str(name) not in rows:
                 yield f"{name}  {entry.get('task', '')}  not in the table yet: beat adds it when it begins to lead"
         if conf.DJCELERY_SCHEDULE_POLICY == settings_entries.MIRROR:
-            gone = self._enabled().filter(origin=settings_entries.ORIGIN).exclude(name__in=list(entries))
-            for name, task in gone.values_list("name", "task"):
+            for _, name, task in settings_entries.removed(self.model, entries):
                 yield f"{name}  {task}  removed from the settings: beat disables it when it begins to lead"
 
     def _passed(self) -> Iterator[str]:

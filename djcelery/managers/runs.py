@@ -7,16 +7,19 @@ Next: ``docs/explain/life-of-a-schedule-change.rst``.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from django.apps import apps
 from django.db import router
-from django.db.models import DurationField, ExpressionWrapper, F, OuterRef, Subquery
+from django.db.models import Count, DurationField, Exists, ExpressionWrapper, F, Max, OuterRef, Q, Subquery
 
 from djcelery import utils
+from djcelery.managers import retention
 from djcelery.managers.base import ExtendedManager, ExtendedQuerySet
 
+#: Seconds after which a run that is not known to be done counts as lost, unless its task says otherwise.
+OVERLAP_TIMEOUT_S = 24 * 3600
 #: More changed rows than this at once are noted as "all".
 MAX_NOTES = 100
 
@@ -53,21 +56,26 @@ class PeriodicRunManager(ExtendedManager.from_queryset(PeriodicRunQuerySet)):  #
     ) -> int:
         """Delete the runs whose instant is longer than *age* ago (timedelta or seconds); return how many.
 
-        Runs that are claimed and not sent stay. None deletes nothing.
+        Runs that are claimed and not sent stay, and of a task with ``no_overlap`` the latest that was sent, as long
+        as it may count as running. None deletes nothing.
 
         Args:
             max_batches: End after so many batches; the next call goes on. None: until all are deleted.
 
-        Database: a SELECT and a DELETE per *batch_rows* rows and outcome, each in its own transaction.
+        Database: a SELECT of the tasks, and a SELECT and a DELETE per *batch_rows* rows and outcome, each in its own
+            transaction.
         """
         if age is None:
             return 0
-        rows = self.using(router.db_for_write(self.model))
-        before = utils.now() - utils.as_timedelta(age)
+        rows, now = self.using(router.db_for_write(self.model)), utils.now()
+        before = retention.before(now, age)
+        needed = self._needed(rows, now)
         deleted = batches = 0
         # One outcome at a time, so that the index on it and the instant serves.
         for outcome, _ in self.model.OUTCOMES:
             expired = rows.filter(outcome=outcome, scheduled_at__lt=before).order_by("scheduled_at")
+            if outcome == self.model.SENT and needed is not None:
+                expired = expired.exclude(needed)
             while max_batches is None or batches < max_batches:
                 keys = list(expired.values_list("pk", flat=True)[:batch_rows])
                 batches += 1 if keys else 0
@@ -75,6 +83,23 @@ class PeriodicRunManager(ExtendedManager.from_queryset(PeriodicRunQuerySet)):  #
                 if len(keys) < batch_rows:
                     break
         return deleted
+
+    def _needed(self, rows: Any, now: datetime) -> Q | None:
+        """Return the condition of sent runs by which beat knows that a task must not overlap; None: there are none.
+
+        They are kept for the longest timeout of any task: one statement can't count from each task's own.
+        """
+        tasks = apps.get_model("djcelery", "PeriodicTask")._base_manager.using(rows.db).filter(no_overlap=True)
+        # A row with more than the column should hold, as SQLite lets pass, is held out.
+        longest = Max("overlap_timeout", filter=Q(overlap_timeout__lt=2**31))
+        careful = tasks.aggregate(number=Count("pk"), longest_s=longest)
+        if not careful["number"]:
+            return None
+        limit = retention.before(now, max(OVERLAP_TIMEOUT_S, careful["longest_s"] or 0))
+        later = rows.filter(periodic_task_id=OuterRef("periodic_task_id"), scheduled_at__gt=OuterRef("scheduled_at"))
+        # Beat asks for the latest of these.
+        later = later.filter(Q(outcome=self.model.SENT) | Q(outcome=None))
+        return Q(claimed_at__gt=limit) & Exists(tasks.filter(pk=OuterRef("periodic_task_id"))) & ~Exists(later)
 
 
 class ScheduleChangeManager(ExtendedManager):

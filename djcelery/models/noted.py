@@ -25,7 +25,8 @@ class NotedModel(models.Model):
 
     The class attributes name columns. Those of ``definition`` say when to fire; if they change, the column
     ``stamp_field`` becomes the present, and instants up to it don't count. Those of ``bookkeeping`` are
-    beat's: to write nothing else leaves no note, and a row is saved without them unless they were set.
+    beat's: to write nothing else leaves no note, and a row is saved without them unless they were set. So it is with
+    what else beat writes, by ``_written_by_beat()``.
     """
 
     change_kind: ClassVar[str]
@@ -125,11 +126,16 @@ class NotedModel(models.Model):
     def _do_update(self, base_qs: Any, using: Any, pk_val: Any, values: Any, *args: Any, **kwargs: Any) -> Any:
         # Django's own, which UPDATEs a row: beat may have counted a run since this one was read.
         if self._is_whole:
-            values = [value for value in values if not self._is_beats(value[0].attname)]
+            kept = {column for column in self._written_by_beat() if self._is_as_read(column)}
+            values = [value for value in values if value[0].attname not in kept]
         return super()._do_update(base_qs, using, pk_val, values, *args, **kwargs)  # type: ignore[misc]
 
-    def _is_beats(self, column: str) -> bool:
-        return column in self.bookkeeping and self._was(column) is not _UNREAD and not self._is_set(column)
+    def _written_by_beat(self) -> frozenset[str]:
+        """Return the columns that a whole save leaves as they are in the database, unless they were set."""
+        return self.bookkeeping
+
+    def _is_as_read(self, column: str) -> bool:
+        return self._was(column) is not _UNREAD and not self._is_set(column)
 
     def delete(self, using: str | None = None, keep_parents: bool = False) -> tuple[int, dict[str, int]]:
         """Delete the row, and leave a note in the same transaction.

@@ -220,6 +220,10 @@ class PeriodicTask(NotedModel):
         # To be switched off is no new definition, to be switched on is one.
         return any(self._is_set(column) and (column != "enabled" or self.enabled) for column in self.definition)
 
+    def _written_by_beat(self) -> frozenset[str]:
+        # Beat switches a one-off task off; to write back what was read before would have it run once more.
+        return self.bookkeeping | {"enabled"} if self.one_off else self.bookkeeping
+
     def clean_fields(self, exclude: Any = None) -> None:
         """Check the fields, the JSON of three of them, and that the chosen schedule can be run.
 
@@ -232,7 +236,9 @@ class PeriodicTask(NotedModel):
         for name in {*_JSON, *SCHEDULES, *rules.RANGES} - left_out:
             try:
                 if name in _JSON:
-                    rules.parse_json(getattr(self, name), *_JSON[name])
+                    text = rules.parse_json(getattr(self, name), *_JSON[name])
+                    if name == "headers":
+                        rules.check_headers(text)
                 elif name in rules.RANGES:
                     rules.check_range(name, getattr(self, name))
                 elif getattr(self, f"{name}_id") is not None:

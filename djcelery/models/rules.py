@@ -21,6 +21,9 @@ SHORTEST_PERIOD = timedelta(seconds=1)
 YEARS = range(1900, 9000)
 #: What a column of 32 bits holds; SQLite takes more, which Python can't count from any instant.
 _LARGEST = 2**31 - 1
+#: Headers by which a message of Celery says which task it is, under which id. The run history says so beforehand, so
+#: nobody else may; what the others say (``shadow``, ``timelimit``, ``argsrepr``, …) is up to whoever sets them.
+OWN_HEADERS = frozenset({"id", "task"})
 #: The least and the most that a number may be; None is the largest.
 RANGES: dict[str, tuple[int, int | None]] = {
     "priority": (0, 255),
@@ -52,6 +55,18 @@ def parse_json(text: str | None, kind: type, example: str) -> str:
         )
         raise ValidationError(message)
     return text
+
+
+def check_headers(text: str) -> None:
+    """Refuse headers, as JSON, that would have the message run another task, or under another id.
+
+    Raises:
+        ValidationError: Names the header.
+    """
+    for name in sorted(OWN_HEADERS & json.loads(text).keys()):
+        raise ValidationError(
+            _("The header “%(name)s” is the message's own; give it another name."), params={"name": name}
+        )
 
 
 def _refuse_constant(name: str) -> None:

@@ -89,7 +89,8 @@ class Book:
         adopted: list[Plan] = []
         with _without_gc():
             for number, row in enumerate(loading.read(self.tasks(), whole=True), start=1):
-                if number % KEEP_ROWS == 0:
+                # A row that can't be read has cost many statements.
+                if number % KEEP_ROWS == 0 or isinstance(row, loading.Unreadable):
                     keep_lease()
                 digests[row.pk] = loading.digest(row)
                 if (plan := self._plan(row, now)) is not None:

@@ -17,15 +17,16 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from django.db.backends.base.base import BaseDatabaseWrapper
+from django.db.models import QuerySet
 
 from djcelery.models import PeriodicTask, ScheduleChange
-from djcelery.schedulers import statements
+from djcelery.schedulers import statements, unreadable
 from djcelery.schedulers.lease import Lease, monotonic
 
-#: What Django raises for a value that it can't convert.
-UNREADABLE = (ValueError, TypeError, AttributeError, OverflowError)
-#: Notes that are read at once; the rest is read in the next tick.
+#: Notes that are read at once; the rest is read in the next tick, which follows at once.
 NOTES_AT_ONCE = 1000
+#: Rows that could not be read and are tried again in one step of the comparison.
+MOST_BAD = 100
 #: Columns of a periodic task that change nothing of what beat does with it.
 _IGNORED = frozenset(
     {"last_run_at", "total_run_count", "date_changed", "description", "last_error", "origin", "origin_digest"}
@@ -46,6 +47,11 @@ class Seen:
 
     def __bool__(self) -> bool:
         return bool(self.ids)
+
+    @property
+    def has_more(self) -> bool:
+        """Whether there may be notes that were not read, for so many are read at once."""
+        return len(self.ids) >= NOTES_AT_ONCE
 
 
 def read(alias: str) -> Seen:
@@ -121,15 +127,6 @@ def digest(row_values: Iterable[Any]) -> int:
     return hash(values) ^ values.count(-1)
 
 
-def digest_of(task: PeriodicTask) -> int:
-    """Return the digest of an instance. Database: none if it was read with ``select_related`` of its schedules."""
-    return digest([functools.reduce(_attribute, name.split("__"), task) for name in columns()])
-
-
-def _attribute(value: Any, name: str) -> Any:
-    return None if value is None else getattr(value, name)
-
-
 class Digests(MutableMapping[int, int]):
     """Digests by the key of the task, in 16 bytes each; ordered by key."""
 
@@ -185,6 +182,7 @@ class Comparison:
         # Where the next slice begins; None between two passes.
         self._after: float | None = None
         self._pass_keys = array("q")
+        self._passes = 0
 
     @property
     def is_running(self) -> bool:
@@ -199,20 +197,23 @@ class Comparison:
         """Return the keys of tasks in the next slice that are new, gone, disabled, or have another digest.
 
         Args:
-            known: The digest of each row that is loaded, held-out ones included. Only enabled rows are looked at.
+            known: The digest of each row that is loaded, held-out ones included, 0 for one that can't be read. Only
+                enabled rows are looked at.
 
         Raises:
             django.db.Error: The slice could not be read; the next call reads it again.
 
-        Database: one SELECT, none between two passes; one per row if one of them can't be read.
+        Database: one SELECT, none between two passes. For rows that can't be read four more, and one for each that
+            is *known*, about 20 for one that isn't.
         """
         if self._after is None:
             if self._clock() < self._next_mono:
                 return set()
             self._after = -math.inf
+            self._passes += 1
             self._next_mono = self._clock() + self.period_s
             self._pass_keys = array("q", sorted(known))
-        rows = self._rows(self._after)
+        rows = self._rows(self._after, known)
         found = {pk: 0 if values is None else digest(values) for pk, values in rows}
         is_last = len(rows) < self.slice_rows
         start = bisect_right(self._pass_keys, self._after)
@@ -223,7 +224,7 @@ class Comparison:
             self._pass_keys = array("q")
         return gone | {pk for pk, value in found.items() if known.get(pk) != value}
 
-    def _rows(self, after: float) -> list[tuple[int, tuple[Any, ...] | None]]:
+    def _rows(self, after: float, known: Mapping[int, int]) -> list[tuple[int, tuple[Any, ...] | None]]:
         """Return the keys and values of the next rows; None are values that Django can't convert."""
 
         def work(connection: BaseDatabaseWrapper, is_retry: bool) -> list[tuple[int, tuple[Any, ...] | None]]:
@@ -231,16 +232,25 @@ class Comparison:
             if after > -math.inf:
                 rows = rows.filter(pk__gt=after)
             try:
-                return [(pk, tuple(values)) for pk, *values in rows.values_list("pk", *columns())[: self.slice_rows]]
-            except UNREADABLE:
-                keys = list(rows.values_list("pk", flat=True)[: self.slice_rows])
-                return [(pk, self._values_of(pk)) for pk in keys]
+                return _pairs(rows, self.slice_rows)
+            except unreadable.ERRORS:
+                return self._pick(list(rows.values_list("pk", flat=True)[: self.slice_rows]), known)
 
         return statements.attempt(self.alias, work, lambda: True)
 
-    def _values_of(self, pk: int) -> tuple[Any, ...] | None:
-        rows = PeriodicTask._base_manager.using(self.alias).filter(pk=pk)
-        try:
-            return rows.values_list(*columns()).first()
-        except UNREADABLE:
-            return None
+    def _pick(self, keys: list[int], known: Mapping[int, int]) -> list[tuple[int, tuple[Any, ...] | None]]:
+        """Return the same of the rows *keys*, of which some can't be read."""
+        bad = [pk for pk in keys if known.get(pk) == 0]
+        # Very many are looked at by turns, so that nothing due has to wait.
+        turns = -(-len(bad) // MOST_BAD) or 1
+        tried, likely = bad[self._passes % turns :: turns], sorted(set(keys).difference(bad))
+        each = PeriodicTask._base_manager.using(self.alias)
+        found: dict[int, tuple[Any, ...] | None] = dict.fromkeys(bad)
+        for part in (likely, *([pk] for pk in tried)):
+            for one in unreadable.by_halves(part, lambda pks: _pairs(each.filter(pk__in=pks))):
+                found[one[0]] = None if isinstance(one, unreadable.Failure) else one[1]
+        return sorted(found.items(), key=lambda pair: pair[0])
+
+
+def _pairs(rows: QuerySet, most: int | None = None) -> list[tuple[int, tuple[Any, ...] | None]]:
+    return [(pk, tuple(values)) for pk, *values in rows.values_list("pk", *columns())[:most]]

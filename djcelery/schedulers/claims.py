@@ -178,17 +178,21 @@ class Claims:
 
         return statements.attempt(self.alias, work, self.lease.is_held)
 
-    def unsent(self, limit: int = PAGE_ROWS) -> list[Run]:
+    def unsent(self, limit: int = PAGE_ROWS, but_of: Collection[int] = ()) -> list[Run]:
         """Return up to *limit* runs that are claimed and not sent, the oldest first.
+
+        Args:
+            but_of: Keys of tasks whose runs are left out.
 
         Database: one SELECT.
         """
 
         def work(connection: BaseDatabaseWrapper, is_retry: bool) -> list[Run]:
+            others = f"AND periodic_task_id NOT IN ({statements.numbers(but_of)}) " if but_of else ""
             rows = statements.fetch(
                 connection,
-                "SELECT periodic_task_id, name, scheduled_at, task_id "  # noqa: S608 - quoted name of the model
-                f"FROM {statements.table(connection, PeriodicRun)} WHERE outcome IS NULL "
+                "SELECT periodic_task_id, name, scheduled_at, task_id "  # noqa: S608 - a quoted name, whole numbers
+                f"FROM {statements.table(connection, PeriodicRun)} WHERE outcome IS NULL {others}"
                 "ORDER BY scheduled_at, id LIMIT %s",
                 [limit],
             )

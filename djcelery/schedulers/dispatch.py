@@ -171,16 +171,17 @@ class Dispatcher(Decider):
     # runs that were claimed and not sent
 
     def send_unsent(self, now: datetime) -> None:
-        """Send what was claimed and not sent, or drop it by the missed-run policy.
+        """Send what was claimed and not sent, or drop it by the missed-run policy; 1,000 runs at a time.
 
-        Such runs are left by a beat that was killed, and by this one while the broker is away.
+        Such runs are left by a beat that was killed, and by this one while the broker is away. Those of a task whose
+        runs fail by themselves are passed over until it is their turn.
 
         Raises:
             LeaseLost: Another beat leads.
 
         Database: one SELECT, one more if tasks are disabled or gone; an UPDATE per outcome and reason.
         """
-        runs = self.claims.unsent()
+        runs = self.claims.unsent(PAGE_ROWS, but_of=self.outbox.waiting())
         plans = self.book.agenda.plans
         gone = {run.task_pk for run in runs if run.task_pk not in plans}
         others = self.book.plans_of(gone, now) if gone else {}
@@ -202,8 +203,7 @@ class Dispatcher(Decider):
         is_whole = self.outbox.send(to_send)
         self.book.write_errors()
         self._is_trying_again = not is_whole
-        if is_whole and len(runs) < PAGE_ROWS:
-            self.outbox.all_went_out()
+        self.outbox.looked(has_more=len(runs) >= PAGE_ROWS)
 
     def _is_worth_sending(self, plan: Plan, run: Run, now: datetime) -> bool:
         rules, effective = plan.rules, now - plan.delay

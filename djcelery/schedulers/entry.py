@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -24,7 +24,7 @@ from djcelery import times, utils
 from djcelery.exceptions import ArgumentsInvalid, ScheduleError, ScheduleMissing
 from djcelery.models import ClockedSchedule, CrontabSchedule, IntervalSchedule, PeriodicTask, SolarSchedule
 from djcelery.models.periodic import SCHEDULES
-from djcelery.schedulers.loading import SHORTEST_PERIOD, check_json
+from djcelery.schedulers.loading import SHORTEST_PERIOD, check_headers, check_json
 
 DEFAULT_MAX_INTERVAL = 5  # seconds
 
@@ -219,8 +219,9 @@ def _schedule_of(model: PeriodicTask, app: Any) -> Any:
 
 
 def _arguments(model: PeriodicTask, field: str, kind: type) -> Any:
+    text = getattr(model, field)
     try:
-        return check_json(field, getattr(model, field), kind)
+        return check_headers(text) if field == "headers" else check_json(field, text, kind)
     except ArgumentsInvalid as exc:
         raise ArgumentsInvalid(f"{row_name(model)}: {exc}") from exc
 
@@ -260,9 +261,14 @@ def _expiry_of(expires: Any) -> tuple[int | None, datetime | None]:
     return None, utils.correct_awareness(expires) if isinstance(expires, datetime) else None
 
 
+def is_entry(entry: Any) -> bool:
+    """Tell whether *entry* has the form of an entry of ``CELERYBEAT_SCHEDULE``, whatever it holds."""
+    return isinstance(entry, Mapping) and isinstance(entry.get("options") or {}, Mapping)
+
+
 def unstored_options(entry: Any) -> dict[str, Any]:
-    """Return the options of a settings entry for which ``PeriodicTask`` has no column."""
-    options = entry.get("options") or {}
+    """Return the options of a settings entry for which ``PeriodicTask`` has no column; none of what is no entry."""
+    options = entry.get("options") or {} if is_entry(entry) else {}
     return {
         key: value
         for key, value in options.items()

@@ -69,10 +69,6 @@ class Lease:
         """Tell whether this beat may claim and send now. Asks its own clock only, no query."""
         return self.token is not None and self._clock() < self._deadline_mono
 
-    def remaining_s(self) -> float:
-        """Return for how many seconds the lease is surely held; 0 if it isn't."""
-        return max(0.0, self._deadline_mono - self._clock()) if self.token is not None else 0.0
-
     def wait_s(self) -> float:
         """Return the seconds until the lease is to be renewed, or for one that isn't held, to be asked for again."""
         due = self._deadline_mono - self.length_s * (2 / 3 - MARGIN) if self.is_held() else self._look_again_mono

@@ -10,7 +10,7 @@ import functools
 import json
 import logging
 from collections import namedtuple
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
 from sys import intern
 from typing import Any, NamedTuple
@@ -19,9 +19,9 @@ from django.db.models import QuerySet
 
 from djcelery import utils
 from djcelery.exceptions import ArgumentsInvalid, ScheduleError, ScheduleMissing
+from djcelery.models import rules
 from djcelery.models.periodic import SCHEDULES
-from djcelery.schedulers import changes
-from djcelery.schedulers.changes import UNREADABLE
+from djcelery.schedulers import changes, unreadable
 from djcelery.schedulers.nexttime import Clocked, Crontab, Interval, Schedule, Solar, StartingAt, jitter_offset
 from djcelery.schedulers.plans import Options, Plan, Rules
 
@@ -32,6 +32,9 @@ SHORTEST_PERIOD = timedelta(seconds=1)
 #: Rows per round trip when all are read.
 CHUNK_ROWS = 2000
 ZERO = timedelta(0)
+#: Columns of seconds, and what a column of 32 bits holds: SQLite takes more, which no instant can be moved by.
+_SECONDS = ("expire_seconds", "grace_seconds", "overlap_timeout", "jitter_seconds")
+_MOST_SECONDS = 2**31 - 1
 #: What beat reads beside the columns of which digests are made.
 _MORE = ("last_run_at", "date_changed", "last_error")
 
@@ -43,7 +46,7 @@ def row_type() -> Any:
 
 
 class Unreadable(NamedTuple):
-    """A row with a value that can't be read at all, such as a time on 31 February, which SQLite lets pass."""
+    """A row with a value that can't be read at all: 31 February, which SQLite lets pass, PostgreSQL's ``infinity``."""
 
     pk: int
     name: str
@@ -55,7 +58,7 @@ class Unreadable(NamedTuple):
 def read(tasks: QuerySet, whole: bool = False) -> Iterator[Any]:
     """Yield the rows of *tasks*; *whole* reads in chunks, for very many.
 
-    Database: one SELECT; if a row is ``Unreadable``, one more for each row that is left.
+    Database: one SELECT; if a row is ``Unreadable``, one more per 1,000 rows that are left and about 20 per such row.
     """
     names = ("pk", *changes.columns(), *_MORE)
     rows, make, done = tasks.values_list(*names), row_type()._make, set()
@@ -64,15 +67,21 @@ def read(tasks: QuerySet, whole: bool = False) -> Iterator[Any]:
             done.add(values[0])
             yield make(values)
         return
-    except UNREADABLE as exc:
-        logger.error("beat: a row can't be read (%r); reading one by one.", exc)
+    except unreadable.ERRORS as exc:
+        logger.debug("beat: a row can't be read (%r); looking for it.", exc)
     each = tasks.model._base_manager.using(tasks.db)
-    for pk, name in list(tasks.values_list("pk", "name")):
-        if pk not in done:
-            try:
-                yield from map(make, each.filter(pk=pk).values_list(*names))
-            except UNREADABLE as exc:
-                yield Unreadable(pk, name, exc)
+    name_of = {pk: name for pk, name in tasks.values_list("pk", "name") if pk not in done}
+
+    def part(keys: Sequence[int]) -> list[Any]:
+        # In the order of the keys.
+        found = {row[0]: make(row) for row in each.filter(pk__in=keys).values_list(*names)}
+        return [found[pk] for pk in keys if pk in found]
+
+    for found in unreadable.by_halves(list(name_of), part):
+        if isinstance(found, unreadable.Failure):
+            yield Unreadable(found.key, name_of[found.key], found.problem)
+        else:
+            yield found
 
 
 def digest(row: Any) -> int:
@@ -103,7 +112,7 @@ class Planner:
             raise ScheduleError(f"a value of its row can't be read ({row.problem}). Correct it in the database.")
         check_json("args", row.args, list)
         check_json("kwargs", row.kwargs, dict)
-        check_json("headers", row.headers, dict)
+        check_headers(row.headers)
         try:
             return self._plan(row, now)
         except ScheduleError:
@@ -112,6 +121,9 @@ class Planner:
             raise ScheduleError(f"its times can't be read ({exc}). Correct them.") from exc
 
     def _plan(self, row: Any, now: datetime) -> Plan:
+        for name in _SECONDS:
+            if (getattr(row, name) or 0) > _MOST_SECONDS:
+                raise ScheduleError(f"its {name} are too many to be counted ({getattr(row, name)}). Correct them.")
         counts_from = utils.to_utc(max_known(_base(row), _changed_at(row)) or now)
         schedule = self._schedule(row, counts_from)
         delay = jitter_offset(row.name, row.jitter_seconds) if row.jitter_seconds else ZERO
@@ -218,6 +230,21 @@ def check_json(field: str, text: str | None, kind: type) -> Any:
         # Not the text itself: who reads errors may not be allowed to see arguments.
         raise ArgumentsInvalid(f"{field} must be {wanted}, not {_JSON_KINDS[type(value)]}.")
     return value
+
+
+def check_headers(text: str | None) -> dict[str, Any]:
+    """Return the headers that *text* stands for.
+
+    Raises:
+        ArgumentsInvalid: They are no JSON object, or name what the message says itself.
+    """
+    headers = check_json("headers", text, dict)
+    if taken := sorted(rules.OWN_HEADERS & headers.keys()):
+        raise ArgumentsInvalid(
+            f"headers must not have {' and '.join(map(repr, taken))}: with it another task, or the task under another "
+            "id, would run than the history says. Remove it."
+        )
+    return headers
 
 
 def max_known(*moments: datetime | None) -> datetime | None:

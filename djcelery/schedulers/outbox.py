@@ -13,7 +13,7 @@ import logging
 import time
 from collections.abc import Callable, Iterable
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
 from celery.beat import ScheduleEntry, SchedulingError
 from celery.exceptions import QueueNotFound
@@ -31,7 +31,7 @@ logger = logging.getLogger(__name__)
 
 #: Runs are marked as sent after so many, or so many seconds.
 MARK_EVERY, MARK_EVERY_S = 500, 0.5
-#: Seconds until the first new try, which then doubles, and the most for a run that is wrong in itself.
+#: Seconds until the first new try, which then doubles, and the most for a task whose runs fail by themselves.
 FIRST_WAIT_S, LAST_WAIT_S = 0.5, 60.0
 #: Errors that the same message would meet again.
 _HOPELESS = (EncodeError, QueueNotFound, TypeError, ValueError)
@@ -39,6 +39,13 @@ _HOPELESS = (EncodeError, QueueNotFound, TypeError, ValueError)
 
 class BrokerAway(Exception):
     """The broker can't be reached; its cause says why."""
+
+
+class _Wait(NamedTuple):
+    """Until when the runs of a task that has failed are not tried again, and how long that is."""
+
+    until_mono: float
+    length_s: float
 
 
 class DueEntry(ScheduleEntry):
@@ -79,7 +86,7 @@ def _options(plan: Plan, run: Run, extra: dict[str, Any]) -> dict[str, Any]:
     options = {**extra, **{name: value for name, value in columns.items() if value is not None}}
     if (expires := expiry(plan, run)) is not None:
         options["expires"] = expires
-    headers = loading.check_json("headers", chosen.headers, dict) if chosen.headers else {}
+    headers = loading.check_headers(chosen.headers) if chosen.headers else {}
     options["headers"] = {
         **(extra.get("headers") or {}),
         **headers,
@@ -120,36 +127,64 @@ class Outbox:
         self._sent: list[str] = []
         self._dropped: dict[str, list[str]] = {}
         self._marked_mono = clock()
-        #: Whether runs may be claimed and unsent, and from when on to try them again.
+        #: Whether runs may be claimed and unsent.
         self.has_unsent = True
         self.is_away = False
         # Whether the log says that the broker is away: it does until a message has gone out.
         self._is_told = False
-        self._retry_mono = 0.0
+        # When to try the broker again, and when to look for unsent runs.
+        self._away_mono = self._look_mono = 0.0
         self._wait_s = FIRST_WAIT_S
+        # Of tasks whose runs fail by themselves: each waits for itself, and holds up no other.
+        self._waits: dict[int, _Wait] = {}
+        self._looked_mono = 0.0
 
     # waiting
 
     def retry_s(self) -> float:
-        """Return the seconds until what could not be sent is to be tried again."""
-        return max(0.0, self._retry_mono - self._clock())
-
-    def put_off(self) -> None:
-        """Wait before the next try, longer each time; for the broker, at most the scheduler's ``max_interval``."""
-        self.has_unsent = True
-        most_s = float(self.scheduler.max_interval) if self.is_away else LAST_WAIT_S
-        self._retry_mono = self._clock() + min(self._wait_s, most_s)
-        self._wait_s = min(2 * self._wait_s, most_s)
+        """Return the seconds until the broker that is away, or what could not be sent, is to be tried again."""
+        return max(0.0, (self._away_mono if self.is_away else self._look_mono) - self._clock())
 
     def try_at_once(self) -> None:
         """Have the unsent runs looked at in the next tick."""
         self.has_unsent = True
-        self._retry_mono = 0.0
+        self._away_mono = self._look_mono = 0.0
+
+    def waiting(self) -> set[int]:
+        """Return the keys of tasks whose unsent runs are not to be tried yet. Called before those are looked for."""
+        self._looked_mono = self._clock()
+        return {pk for pk, wait in self._waits.items() if wait.until_mono > self._looked_mono}
+
+    def looked(self, has_more: bool) -> None:
+        """Note that unsent runs were looked for, and all of them tried unless *has_more* or the broker is away."""
+        if has_more or self.is_away:
+            self._look_mono = 0.0
+            return
+        # Those that have failed just now wait from then on.
+        self._waits = {pk: wait for pk, wait in self._waits.items() if wait.until_mono > self._looked_mono}
+        self.has_unsent = bool(self._waits)
+        soonest = min((wait.until_mono for wait in self._waits.values()), default=0.0)
+        self._look_mono = max(soonest, self._clock() + FIRST_WAIT_S)
 
     def all_went_out(self) -> None:
         """Note that no run waits any more."""
         self.has_unsent = False
-        self._wait_s = FIRST_WAIT_S
+        self._waits.clear()
+
+    def _put_off(self, pk: int) -> None:
+        """Have the unsent runs of task *pk* wait, longer each time, if they don't wait already."""
+        now, before = self._clock(), self._waits.get(pk)
+        if before is not None and before.until_mono > now:
+            return
+        length_s = FIRST_WAIT_S if before is None else min(2 * before.length_s, LAST_WAIT_S)
+        self._waits[pk] = _Wait(now + length_s, length_s)
+        self._look_mono = min(self._look_mono, now + length_s) if self.has_unsent else now + length_s
+        self.has_unsent = True
+
+    def _go_on(self, pk: int) -> None:
+        """Have the unsent runs of task *pk* tried at once: another one has gone out."""
+        if self._waits.pop(pk, None) is not None:
+            self.has_unsent, self._look_mono = True, 0.0
 
     # sending
 
@@ -160,8 +195,11 @@ class Outbox:
             LeaseLost: Another beat leads, or may: nothing more was sent.
             django.db.Error: What was sent could not be marked; it is kept for the next time.
         """
-        is_whole, has_failed = True, False
+        is_whole, failed = True, set()
         for run, plan in runs:
+            if plan.pk in failed:
+                # It waits with the one before, so that very many take no longer than one.
+                continue
             try:
                 self._make_sure()
                 self._send_one(run, plan)
@@ -178,11 +216,11 @@ class Outbox:
                 is_whole = False
                 break
             except Exception as exc:  # noqa: BLE001 - whatever one run raises, the others are sent
-                has_failed |= not self._failed(run, plan, exc)
-        if has_failed:
-            self.put_off()
+                if not self._failed(run, plan, exc):
+                    failed.add(plan.pk)
+                    self._put_off(plan.pk)
         self.flush()
-        return is_whole and not has_failed
+        return is_whole and not failed
 
     def _make_sure(self) -> None:
         if self.lease.wait_s() <= 0:
@@ -199,6 +237,7 @@ class Outbox:
             return
         self._publish(self.scheduler.due_entry(plan, run))
         self._sent.append(run.task_id)
+        self._go_on(plan.pk)
         if self._is_told:
             self._is_told = False
             logger.info("beat: the broker is back.")
@@ -230,10 +269,15 @@ class Outbox:
             if isinstance(problem, _HOPELESS):
                 raise problem from None
             connection = self.scheduler.__dict__.get("connection")
-            away = (BrokerError, OSError, *(connection.connection_errors if connection is not None else ()))
-            self.disconnect()
+            away, refused = (BrokerError, OSError), ()
+            if connection is not None:
+                away, refused = (*away, *connection.connection_errors), connection.channel_errors
             if isinstance(problem, away):
+                self.disconnect()
                 raise BrokerAway from problem
+            if isinstance(problem, refused):
+                # Such an error closes the channel, on which the producer is.
+                self.disconnect()
             raise
 
     def disconnect(self) -> None:
@@ -258,12 +302,15 @@ class Outbox:
         return True
 
     def _note_away(self, exc: BaseException) -> None:
-        self.is_away = True
+        self.is_away = self.has_unsent = True
         if not self._is_told:
             self._is_told = True
             self._wait_s = FIRST_WAIT_S
             logger.error("beat: the broker is away (%r). What is due waits; trying again.", exc)
-        self.put_off()
+        most_s = float(self.scheduler.max_interval)
+        # Once it is back, what could not be sent goes first.
+        self._away_mono, self._look_mono = self._clock() + min(self._wait_s, most_s), 0.0
+        self._wait_s = min(2 * self._wait_s, most_s)
 
     def _failed(self, run: Run, plan: Plan, exc: Exception) -> bool:
         """Note that *run* can't be sent; tell whether that is the end of it."""

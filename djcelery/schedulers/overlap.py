@@ -15,12 +15,10 @@ from django.db import router
 from django.db.models import OuterRef, Q, Subquery
 
 from djcelery import utils
+from djcelery.managers.runs import OVERLAP_TIMEOUT_S
 from djcelery.models import PeriodicRun, PeriodicTask, TaskMeta
 from djcelery.schedulers import statements
 from djcelery.schedulers.plans import Plan
-
-#: Seconds after which a run that is not known to be done counts as lost, unless its task says otherwise.
-TIMEOUT_S = 24 * 3600
 
 
 def still_running(alias: str, plans: Sequence[Plan], now: datetime) -> dict[int, str]:
@@ -31,8 +29,9 @@ def still_running(alias: str, plans: Sequence[Plan], now: datetime) -> dict[int,
 
     Database: one SELECT; two if results are in another database.
     """
-    timeouts = {plan.pk: timedelta(seconds=plan.rules.overlap_timeout or TIMEOUT_S) for plan in plans}
-    results_alias = router.db_for_read(TaskMeta)
+    timeouts = {plan.pk: timedelta(seconds=plan.rules.overlap_timeout or OVERLAP_TIMEOUT_S) for plan in plans}
+    # A replica that lags would know nothing of a run that is done, or has just begun.
+    results_alias = router.db_for_write(TaskMeta)
 
     def work(connection: Any, is_retry: bool) -> list[tuple[Any, ...]]:
         runs = (

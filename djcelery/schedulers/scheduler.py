@@ -83,6 +83,8 @@ class DatabaseScheduler(EntriesScheduler):
         self._troubles: dict[int, str] = {}
         self._checked_mono = self._purged_mono = -1e9
         self._checked_at: datetime | None = None
+        # Whether there are more notes than were read in the last look.
+        self._has_notes = False
         self._clocks: tuple[datetime, float] | None = None
         # The settings' entries are written by the beat that leads, not by any that starts.
         super().__init__(app, *args, lazy=True, **kwargs)
@@ -117,7 +119,7 @@ class DatabaseScheduler(EntriesScheduler):
         self._outbox.flush()
         has_more = self._send(now)
         # However much is due, what has changed is seen in time.
-        if not has_more or self._clock() - self._checked_mono >= 2 * CHECK_EVERY_S:
+        if not has_more or self._has_notes or self._clock() - self._checked_mono >= 2 * CHECK_EVERY_S:
             has_more |= self._keep_up(now, is_busy=has_more)
         self._note_database(None)
         return 0.0 if has_more else self._idle_s()
@@ -176,7 +178,7 @@ class DatabaseScheduler(EntriesScheduler):
         book.write_errors()
         changes.forget(self.alias, seen, self.lease)
         self._comparison = changes.Comparison(self.alias, conf.DJCELERY_BEAT_COMPARE_S, clock=self._clock)
-        self._checked_mono, self._checked_at = self._clock(), now
+        self._checked_mono, self._checked_at, self._has_notes = self._clock(), now, seen.has_more
         # The first purge comes a minute after the start, which has enough to do.
         self._purged_mono = self._checked_mono - PURGE_EVERY_S + FIRST_PURGE_S
         self._book = book
@@ -221,15 +223,17 @@ class DatabaseScheduler(EntriesScheduler):
         book = self._book
         assert book is not None
         mono = self._clock()
-        if not book.is_behind and mono - self._checked_mono >= CHECK_EVERY_S:
+        if not book.is_behind and (self._has_notes or mono - self._checked_mono >= CHECK_EVERY_S):
             mark = self._checked_at or now
-            self._checked_mono, self._checked_at = mono, now
+            self._checked_mono = mono
             seen = changes.read(self.alias)
             book.follow(seen, mark)
             if self._is_told_of_changes():
                 book.read_again(None, mark)
             self._catch_up(now)
-            changes.forget(self.alias, seen, self.lease)
+            self._has_notes = changes.forget(self.alias, seen, self.lease) > 0 and seen.has_more
+            # What the next page tells of may have happened since the look before.
+            self._checked_at = mark if self._has_notes else now
         elif book.is_behind:
             self._catch_up(now)
         if self._comparison is not None and not book.is_behind and self._comparison.wait_s() <= 0:
@@ -239,7 +243,7 @@ class DatabaseScheduler(EntriesScheduler):
             # Many old runs go a part at a time, so that nothing due has to wait.
             deleted = self._claims.purge(conf.DJCELERY_RUN_HISTORY, PURGE_ROWS, PURGE_BATCHES)
             self._purged_mono = self._purged_mono if deleted >= PURGE_ROWS else mono
-        return book.is_behind
+        return book.is_behind or self._has_notes
 
     def _catch_up(self, now: datetime) -> None:
         """Read again what is to be read again, until something is due."""

@@ -19,8 +19,8 @@ from djcelery import db
 from djcelery.conf import conf
 from djcelery.exceptions import ScheduleError
 from djcelery.models import PeriodicTask, PeriodicTasks
-from djcelery.schedulers import settings_entries
-from djcelery.schedulers.entry import DEFAULT_MAX_INTERVAL, ModelEntry, row_name, unstored_options
+from djcelery.schedulers import settings_entries, unreadable
+from djcelery.schedulers.entry import DEFAULT_MAX_INTERVAL, ModelEntry, row_name
 
 logger = logging.getLogger(__name__)
 
@@ -81,7 +81,10 @@ class EntriesScheduler(Scheduler):
     def setup_schedule(self) -> None:
         """Write the default entries and those of ``CELERYBEAT_SCHEDULE``. Called when this beat begins to lead."""
         self.install_default_entries(self.schedule)
-        entries = self.app.conf.beat_schedule
+        entries = self.app.conf.beat_schedule or {}
+        if not isinstance(entries, Mapping):
+            logger.error("beat: CELERYBEAT_SCHEDULE is no dictionary: %r. Its entries stay as they are.", entries)
+            return
         self.update_from_dict(entries)
         if conf.DJCELERY_SCHEDULE_POLICY == settings_entries.MIRROR:
             settings_entries.disable_removed(self.Model, set(entries))
@@ -91,14 +94,17 @@ class EntriesScheduler(Scheduler):
         expires = self.app.conf.result_expires or any(rule.age for rule in conf.DJCELERY_RETENTION)
         wanted = expires and not self.app.backend.supports_autoexpire
         name = "celery.backend_cleanup"
-        if wanted and not self.Model.objects.filter(name=name).exists():
+        rows = self.Model.objects.using(router.db_for_write(self.Model))
+        if wanted and not rows.filter(name=name).exists():
             entry = {"task": name, "schedule": schedules.crontab("0", "4", "*"), "options": {"expires": 12 * 3600}}
             settings_entries.install({name: entry}, self.Entry, self.Model, self.app, policy=None)
 
-    def update_from_dict(self, mapping: dict[str, Any]) -> None:
+    def update_from_dict(self, mapping: Mapping[str, Any]) -> None:
         """Create or update a row per entry of *mapping* by ``DJCELERY_SCHEDULE_POLICY``; one that fails is logged."""
-        self._settings_options.update({name: unstored_options(entry) for name, entry in mapping.items()})
-        settings_entries.install(mapping, self.Entry, self.Model, self.app, policy=conf.DJCELERY_SCHEDULE_POLICY)
+        options = settings_entries.install(
+            mapping, self.Entry, self.Model, self.app, policy=conf.DJCELERY_SCHEDULE_POLICY
+        )
+        self._settings_options.update(options)
 
     # entries by name
 
@@ -111,7 +117,7 @@ class EntriesScheduler(Scheduler):
 
     def _entries(self, **conditions: Any) -> dict[str, ModelEntry]:
         entries = {}
-        for model in self.Model.objects.enabled().filter(**conditions).select_related(*TIMES):
+        for model in self._models(conditions):
             try:
                 options = self._settings_options.get(model.name)
                 entries[model.name] = self.Entry(model, app=self.app, options=options)
@@ -120,6 +126,20 @@ class EntriesScheduler(Scheduler):
             else:
                 self._told.pop(model.pk, None)
         return entries
+
+    def _models(self, conditions: dict[str, Any]) -> Iterator[PeriodicTask]:
+        rows = self.Model.objects.enabled().filter(**conditions).select_related(*TIMES)
+        try:
+            yield from list(rows)
+            return
+        except unreadable.ERRORS as exc:
+            logger.debug("beat: a row can't be read (%r); looking for it.", exc)
+        keys = list(rows.values_list("pk", flat=True))
+        for one in unreadable.by_halves(keys, lambda part: list(rows.filter(pk__in=part))):
+            if isinstance(one, unreadable.Failure):
+                self._tell(self.Model(pk=one.key), ScheduleError(f"a value of its row can't be read ({one.problem})."))
+            else:
+                yield one
 
     def _tell(self, model: PeriodicTask, problem: Exception) -> None:
         """Log *problem* of a row, once until it is another one."""

@@ -4,6 +4,25 @@ from __future__ import annotations
 
 import pytest
 from django.contrib.auth.models import Permission
+from django.core.cache import cache
+from django.utils import timezone, translation
+
+
+@pytest.fixture(autouse=True)
+def fresh_process():
+    """Begin and end without what outlives a test in its process: the cache, a language, a time zone.
+
+    A view that is tried in another language leaves that one active, for instance.
+    """
+    _forget()
+    yield
+    _forget()
+
+
+def _forget():
+    cache.clear()
+    translation.deactivate()
+    timezone.deactivate()
 
 
 @pytest.fixture

@@ -74,7 +74,7 @@ def instant(*args):
     return datetime(*args, tzinfo=timezone.utc)
 
 
-def lease(left_s=8.0, holder="web1:4711:abcd"):
+def lease(left_s=600.0, holder="web1:4711:abcd"):
     now = utils.to_utc(utils.now())
     # Leases are in the database's clock; what Django writes under USE_TZ is that.
     return BeatLease.objects.create(

@@ -76,6 +76,13 @@ def test_it_deletes_what_the_dry_run_counts():
     assert (TaskSetMeta.objects.count(), Chord.objects.count()) == (0, 0)
 
 
+def test_an_age_beyond_the_calendar_deletes_no_chord(settings):
+    settings.CELERY_RESULT_EXPIRES = timedelta(days=1_000_000)
+    assert "0 chords" in run("--dry-run")
+    run()
+    assert Chord.objects.count() == 1
+
+
 @pytest.mark.parametrize(
     ("args", "gone"),
     [

@@ -185,6 +185,18 @@ def test_entries_of_the_settings_that_are_not_in_the_table_are_named(app, settin
     assert not PeriodicTask.objects.filter(name="new").exists()
 
 
+@pytest.mark.parametrize("bad", [None, ["x", 10], {"task": "x", "schedule": 10, "options": ["queue"]}], ids=repr)
+def test_what_is_no_entry_of_the_settings_is_said_and_the_rest_is_printed(app, bad):
+    app.conf.beat_schedule = {"bad": bad, "new": {"task": "shop.new", "schedule": 60}, "b\x00d": {}}
+    assert refused(app) == [
+        "bad  its entry in the settings can't be read: beat logs an error and leaves it out",
+        "new  shop.new  not in the table yet: beat adds it when it begins to lead",
+        *[line for line in refused(app) if line.startswith("b\x00d")],
+    ]
+    app.conf.beat_schedule = ["bad"]
+    assert "CELERYBEAT_SCHEDULE is no dictionary" in refused(app)[0]
+
+
 # -- the command -------------------------------------------------------------------------------
 
 

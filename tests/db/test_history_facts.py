@@ -95,7 +95,7 @@ def test_an_eager_task_leaves_the_connection_open(celery_app, settings, monkeypa
     for name in ("close", "close_if_unusable_or_obsolete"):
         monkeypatch.setattr(type(connection._connections[connection._alias]), name, lambda self: closed.append(1))
 
-    @celery_app.task
+    @celery_app.task(shared=False)
     def count():
         return IntervalSchedule.objects.count()
 

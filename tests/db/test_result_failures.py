@@ -119,7 +119,7 @@ def test_of_two_transactions_in_a_deadlock_both_succeed_in_the_end(backend):
             with db.short_transaction(conn), conn.cursor() as cursor:
                 cursor.execute("UPDATE celery_taskmeta SET worker = %s WHERE task_id = %s", [first, first])
                 if len(tries) <= 2:
-                    both_have_one.wait(10)
+                    both_have_one.wait(60)
                 cursor.execute("UPDATE celery_taskmeta SET queue = %s WHERE task_id = %s", [first, second])
 
         try:
@@ -226,7 +226,7 @@ def away(monkeypatch):
 def test_what_the_event_loop_cant_store_a_thread_stores(backend, in_loop, away, caplog, mark, state):
     database = away(1)
     getattr(backend, mark)("x", ValueError("reason"), request=Context(id="x"))
-    wait_until(lambda: database.rows, 10, "the row")
+    wait_until(lambda: database.rows, 60, "the row")
     assert database.rows == [("x", state, "djcelery-outcomes")]
     in_loop.waiting.join()
     assert [record.levelname for record in said(caplog)] == ["WARNING"]
@@ -235,7 +235,7 @@ def test_what_the_event_loop_cant_store_a_thread_stores(backend, in_loop, away, 
 def test_what_the_thread_cant_store_is_in_the_log_and_the_next_is_stored(backend, in_loop, away, caplog):
     database = away(3)
     backend.mark_as_revoked("x", "revoked")
-    wait_until(lambda: "Task x is in state REVOKED, but that could not be stored: the database" in caplog.text, 10)
+    wait_until(lambda: "Task x is in state REVOKED, but that could not be stored: the database" in caplog.text, 60)
     database.errors = 0
     backend.mark_as_revoked("y", "revoked")
     assert database.rows == [("y", "REVOKED", "MainThread")]
@@ -252,7 +252,7 @@ def test_what_belongs_together_is_tried_again_together(backend, in_loop, away, m
 
     monkeypatch.setattr(backend, "on_chord_part_return", part_returned)
     backend.mark_as_revoked("part", "revoked", request=Context(id="part", chord={"task": "t"}), store_result=False)
-    wait_until(lambda: database.rows, 10, "the row")
+    wait_until(lambda: database.rows, 60, "the row")
     assert calls == ["MainThread", "djcelery-outcomes"]
     assert database.rows == [("callback", "FAILURE", "djcelery-outcomes")]
 
@@ -298,7 +298,7 @@ def test_a_task_in_the_main_process_is_no_event_loop(celery_app, in_loop):
     """As in the pools ``solo`` and ``threads``."""
     seen = []
 
-    @celery_app.task
+    @celery_app.task(shared=False)
     def look():
         seen.append(eventloop.runs_here())
 

@@ -269,9 +269,14 @@ def test_a_result_written_inside_a_transaction_belongs_to_it(backend):
 def test_polling_inside_a_repeatable_read_transaction_is_warned_of():
     with connection.cursor() as cursor:
         cursor.execute("SET SESSION TRANSACTION ISOLATION LEVEL REPEATABLE READ")
-    TaskMeta.objects.get_task("id")
-    with pytest.warns(managers.TxIsolationWarning):
+    try:
         TaskMeta.objects.get_task("id")
+        with pytest.warns(managers.TxIsolationWarning):
+            TaskMeta.objects.get_task("id")
+    finally:
+        # The next test has the same session.
+        with connection.cursor() as cursor:
+            cursor.execute("SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED")
 
 
 def test_transaction_retry_tries_as_often_as_it_is_told():

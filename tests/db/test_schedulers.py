@@ -8,6 +8,7 @@ import logging
 from datetime import datetime, timedelta, timezone
 
 import pytest
+from amqp.exceptions import ChannelError
 from celery import schedules, states
 from celery.beat import Scheduler
 from celery.schedules import crontab, schedule
@@ -309,7 +310,9 @@ def test_an_interval_longer_than_the_time_between_restarts_fires(new_beat, clock
 
 
 def test_enabling_or_editing_fires_nothing_that_was_due_before(scheduler, every10, clocks):
-    row = make(crontab=CrontabSchedule.objects.create(minute="0"), enabled=False, scheduled_from=utils.now() - DAY)
+    # Half an hour from now: an hour must not begin between the edit and the next tick, which is five seconds later.
+    hourly = CrontabSchedule.objects.create(minute=str((clocks.at.minute + 30) % 60))
+    row = make(crontab=hourly, enabled=False, scheduled_from=utils.now() - DAY)
     scheduler.tick()
     # Without a word to anybody, as another program would: the row says it counts since yesterday.
     raw("UPDATE djcelery_periodictask SET enabled = %s", True)
@@ -404,6 +407,34 @@ def test_of_missed_runs_that_must_not_overlap_one_is_sent(scheduler):
     overdue(no_overlap=True, missed_runs="all")
     scheduler.tick()
     assert len(scheduler.sent) == 1
+
+
+@pytest.mark.parametrize("history", [0, timedelta(seconds=10)], ids=repr)
+def test_a_short_history_switches_no_overlap_not_off(scheduler, clocks, settings, history):
+    settings.DJCELERY_RUN_HISTORY = history
+    settings.DJCELERY_BEAT_COMPARE_S = 10**6
+    overdue(no_overlap=True, overlap_timeout=24 * 3600)
+    for _ in range(45):
+        scheduler.tick()
+        clocks.wait(seconds=30)
+        scheduler._purged_mono = -1e9
+    assert scheduler.sent == ["t"]
+    assert outcomes(outcome="sent") == ["sent"]
+
+
+class LaggingResults:
+    def db_for_read(self, model, **hints):
+        return "replica" if model is TaskMeta else None
+
+
+def test_whether_a_run_is_done_is_asked_of_the_database_that_is_written(scheduler, clocks, settings):
+    overdue(no_overlap=True)
+    scheduler.tick()
+    finish(scheduler.entries[0].options["task_id"])
+    settings.DATABASE_ROUTERS = [LaggingResults()]
+    clocks.wait(minutes=1)
+    scheduler.tick()
+    assert len(scheduler.sent) == 2
 
 
 # the broker is away
@@ -505,6 +536,96 @@ def test_runs_of_tasks_that_are_gone_or_switched_off_are_dropped(new_beat, clock
         "gone": "The periodic task was deleted.",
         "off": "The periodic task was disabled before its run could be sent.",
     }
+
+
+def unsent_run(row, ago, task_id):
+    at = utils.now() - ago
+    PeriodicRun.objects.create(
+        periodic_task_id=row.pk, name=row.name, scheduled_at=at, claimed_at=at, task_id=task_id, token=1
+    )
+
+
+def test_an_entry_that_fails_again_and_again_keeps_no_unsent_run_waiting(scheduler, clocks):
+    second = IntervalSchedule.objects.create(every=1, period="seconds")
+    bad = make("bad", interval=second, missed_runs="all", scheduled_from=utils.now())
+    good = make("good", interval=IntervalSchedule.objects.create(every=1, period="hours"), scheduled_from=utils.now())
+    scheduler.problem, scheduler.only = RuntimeError("full moon"), ("bad",)
+    for _ in range(120):
+        scheduler.tick()
+        clocks.wait(seconds=0.5)
+    # Its own wait isn't made longer by each that is new.
+    until_mono = scheduler._outbox._waits[bad.pk].until_mono
+    clocks.mono = until_mono - 10
+    clocks.wait(seconds=2)
+    scheduler.tick()
+    assert scheduler._outbox._waits[bad.pk].until_mono == until_mono
+    # As a run that has failed once.
+    unsent_run(good, timedelta(minutes=5), "once")
+    scheduler._outbox._put_off(good.pk)
+    for _ in range(4):
+        scheduler.tick()
+        clocks.wait(seconds=0.5)
+    assert [entry.options["task_id"] for entry in scheduler.entries] == ["once"]
+
+
+def test_runs_that_keep_failing_hide_no_others(scheduler, clocks, monkeypatch):
+    from djcelery.schedulers import dispatch
+
+    monkeypatch.setattr(dispatch, "PAGE_ROWS", 5)
+    later = {"missed_runs": "all", "interval": IntervalSchedule.objects.create(every=1, period="days")}
+    rows = {name: make(name, **later) for name in ("bad", "worse", "good")}
+    for number in range(12):
+        unsent_run(rows["bad"], HOUR - number * SECOND, f"bad{number}")
+        unsent_run(rows["worse"], HOUR - number * SECOND, f"worse{number}")
+    unsent_run(rows["good"], MINUTE, "good")
+    scheduler.problem, scheduler.only = RuntimeError("full moon"), ("bad", "worse")
+    for _ in range(4):
+        scheduler.tick()
+    assert scheduler.sent == ["good"]
+    # One try of each entry; the rest of its runs waits with it.
+    assert scheduler.tries == 2
+    for _ in range(30):
+        clocks.wait(seconds=1)
+        scheduler.tick()
+    assert scheduler.tries < 14
+    scheduler.problem = None
+    for _ in range(70):
+        clocks.wait(seconds=1)
+        scheduler.tick()
+    assert PeriodicRun.objects.filter(outcome=None).count() == 0
+    assert len(scheduler.sent) == 25
+
+
+def test_a_new_firing_that_goes_out_takes_those_along_that_failed(scheduler, clocks):
+    overdue("flaky", missed_runs="all")
+    scheduler.problem = RuntimeError("full moon")
+    for _ in range(100):
+        scheduler.tick()
+        clocks.wait(seconds=1)
+    unsent = PeriodicRun.objects.filter(outcome=None).count()
+    assert unsent > 10
+    assert scheduler._outbox.retry_s() > 10
+    scheduler.problem = None
+    clocks.wait(seconds=scheduler._book.agenda.next_wake() - clocks.at.timestamp())
+    for _ in range(3):
+        scheduler.tick()
+    assert len(scheduler.sent) == unsent + 1
+
+
+@pytest.mark.parametrize(
+    ("problem", "is_kept"),
+    [
+        (RuntimeError("full moon"), True),
+        (BrokerError("no route"), False),
+        (ChannelError("no such exchange"), False),
+    ],
+    ids=repr,
+)
+def test_the_connection_is_given_up_for_its_own_errors_only(scheduler, problem, is_kept):
+    overdue()
+    scheduler.problem = problem
+    scheduler.tick()
+    assert ("connection" in scheduler.__dict__) is is_kept
 
 
 # several beats
@@ -793,6 +914,49 @@ def test_a_note_for_everything_is_read_in_slices_that_delay_nothing(scheduler, e
     assert names == ["new", "t1", "t2", "t3", "t4", "t5", "t6"]
 
 
+def test_more_notes_than_one_look_reads_are_followed_at_once_but_what_is_due_goes_first(
+    scheduler, every10, clocks, monkeypatch
+):
+    from djcelery.schedulers import changes
+
+    monkeypatch.setattr(changes, "NOTES_AT_ONCE", 3)
+    rows = [make(f"t{n}", interval=every10, scheduled_from=utils.now() + HOUR) for n in range(10)]
+    due = overdue("due")
+    scheduler.tick()
+    while scheduler.tick() == 0:
+        pass
+    scheduler.entries.clear()
+    for row in rows:
+        row.queue = "edited"
+        row.save()
+    clocks.at = scheduler._book.agenda.plans[due.pk].due
+    clocks.wait(seconds=2)
+    edited = []
+    while scheduler.tick() == 0:
+        assert scheduler.sent == ["due"]
+        edited.append(sum(plan.options.queue == "edited" for plan in scheduler._book.agenda.plans.values()))
+    assert edited == [3, 6, 9]
+    assert ScheduleChange.objects.count() == 0
+
+
+def test_what_the_last_of_many_notes_makes_due_is_sent(scheduler, every10, clocks, monkeypatch):
+    from djcelery.schedulers import changes
+
+    monkeypatch.setattr(changes, "NOTES_AT_ONCE", 1)
+    row = make(interval=every10, scheduled_from=utils.now() + HOUR)
+    scheduler.tick()
+    while scheduler.tick() == 0:
+        pass
+    row.save()
+    soon = ClockedSchedule.objects.create(clocked_time=utils.correct_awareness(clocks.at + SECOND))
+    make("soon", clocked=soon, scheduled_from=None)
+    # It was due between the last look and the one that finds the notes.
+    clocks.wait(seconds=3)
+    while scheduler.tick() == 0:
+        pass
+    assert scheduler.sent == ["soon"]
+
+
 def test_raw_sql_is_noticed_by_the_comparison(scheduler, every10, clocks):
     row = make(interval=every10, scheduled_from=utils.now() + HOUR)
     scheduler.tick()
@@ -868,7 +1032,9 @@ def raw(sql, *params):
         elif connection.vendor == "mysql":
             cursor.execute("SET FOREIGN_KEY_CHECKS = 0")
         cursor.execute(sql, params)
-        if connection.vendor == "mysql":
+        if connection.vendor == "sqlite":
+            cursor.execute("PRAGMA foreign_keys = ON")
+        elif connection.vendor == "mysql":
             cursor.execute("SET FOREIGN_KEY_CHECKS = 1")
 
 
@@ -879,6 +1045,8 @@ BAD_ROWS = {
     "args no array": ({"args": '{"a": 1}', "every": 10}, ArgumentsInvalid, "args must be a JSON array"),
     "kwargs no object": ({"kwargs": "[1]", "every": 10}, ArgumentsInvalid, "kwargs must be a JSON object"),
     "headers no object": ({"headers": "[1]", "every": 10}, ArgumentsInvalid, "headers must be a JSON object"),
+    "another id": ({"headers": '{"id": "x"}', "every": 10}, ArgumentsInvalid, "headers must not have 'id'"),
+    "another task": ({"headers": '{"task": "x"}', "every": 10}, ArgumentsInvalid, "headers must not have 'task'"),
     "period of zero": ({"every": 0}, ScheduleError, "shorter than a second"),
     "negative period": ({"every": -5}, ScheduleError, "shorter than a second"),
     "below a second": ({"every": 900000, "period": "microseconds"}, ScheduleError, "shorter than a second"),
@@ -1186,18 +1354,64 @@ def test_changes_are_seen_however_much_is_due(scheduler, clocks, monkeypatch):
     assert 0 < len(scheduler.sent) < 10
 
 
-@pytest.mark.skipif("connection.vendor != 'sqlite'", reason="only SQLite stores such a time")
-def test_a_row_that_django_cannot_read_is_held_out(scheduler, every10, clocks, caplog):
-    bad = make("bad", interval=every10)
+UNREADABLE = {
+    "sqlite": ("start_time = '2026-02-31 00:00:00'", "last_run_at = '2026-02-31 00:00:00'"),
+    "postgresql": ("expires = 'infinity'", "last_run_at = '-infinity'", "last_run_at = '12000-01-01'"),
+}
+
+
+@pytest.mark.parametrize("number", range(3))
+@pytest.mark.parametrize("is_running", [False, True])
+def test_a_row_that_django_cannot_read_is_held_out(scheduler, every10, clocks, is_running, number):
+    values = UNREADABLE.get(connection.vendor, ())[number : number + 1]
+    if not values:
+        pytest.skip("it keeps no such time")
+    bad = make("bad", interval=every10, scheduled_from=utils.now() + HOUR)
     overdue("good")
-    raw("UPDATE djcelery_periodictask SET start_time = '2026-02-31 00:00:00' WHERE id = %s", bad.pk)
-    scheduler.tick()
+    if is_running:
+        scheduler.tick()
+    raw(f"UPDATE djcelery_periodictask SET {values[0]} WHERE id = %s", bad.pk)
+    PeriodicTasks.changed()
+    for _ in range(4):
+        scheduler.tick()
+        clocks.wait(seconds=31)
+    assert scheduler.sent == ["good"] * 3
+    (error,) = PeriodicTask.objects.filter(pk=bad.pk).values_list("last_error", flat=True)
+    if is_running and "last_run_at" in values[0]:
+        # Not read by the comparison, but by the note.
+        assert bad.pk not in scheduler._book.agenda.plans
+    assert "a value of its row can't be read" in error
+    assert list(scheduler.schedule) == ["good"]
+    raw("UPDATE djcelery_periodictask SET expires = NULL, start_time = NULL, last_run_at = NULL WHERE id = %s", bad.pk)
     clocks.wait(seconds=61)
     for _ in range(3):
         scheduler.tick()
-    assert scheduler.sent == ["good", "good"]
-    (error,) = PeriodicTask.objects.filter(pk=bad.pk).values_list("last_error", flat=True)
-    assert "a value of its row can't be read" in error
+    assert bad.pk in scheduler._book.agenda.plans
+    assert PeriodicTask.objects.get(pk=bad.pk).last_error is None
+
+
+def test_one_row_that_cannot_be_read_costs_few_statements(scheduler, every10, clocks, django_assert_max_num_queries):
+    tasks = [PeriodicTask(name=f"t{n}", task="x", interval=every10, scheduled_from=clocks.at) for n in range(500)]
+    PeriodicTask.objects.bulk_create(tasks)
+    if connection.vendor not in UNREADABLE:
+        pytest.skip("it keeps no such time")
+    raw(f"UPDATE djcelery_periodictask SET {UNREADABLE[connection.vendor][0]} WHERE name = 't7'")
+    scheduler.lease.acquire()
+    with django_assert_max_num_queries(35):
+        scheduler.tick()
+    assert len(scheduler._book.agenda.plans) == 499
+
+
+@pytest.mark.skipif("connection.vendor != 'sqlite'", reason="others have 32 bits for it")
+@pytest.mark.parametrize("column", ["expire_seconds", "grace_seconds", "overlap_timeout", "jitter_seconds"])
+def test_more_seconds_than_can_be_counted_hold_out_their_own_row_only(scheduler, clocks, column):
+    bad = overdue("bad", no_overlap=True)
+    overdue("good")
+    raw(f"UPDATE djcelery_periodictask SET {column} = 10000000000000 WHERE id = %s", bad.pk)
+    scheduler.tick()
+    assert scheduler.sent == ["good"]
+    bad.refresh_from_db()
+    assert f"its {column} are too many" in bad.last_error
 
 
 def test_many_old_runs_are_deleted_a_part_at_a_time(scheduler, clocks, monkeypatch):

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta, timezone
 
 import pytest
 from celery.schedules import crontab
-from django.db import connection
+from django.db import InterfaceError, connection, transaction
 from django.test.utils import CaptureQueriesContext
 
 from djcelery import times, utils
@@ -230,3 +230,98 @@ def test_entries_are_compared_with_the_database_that_is_written(start, settings)
     settings_entries.disable_removed(PeriodicTask, set())
     settings.DATABASE_ROUTERS = []
     assert (PeriodicTask.objects.count(), poll().enabled) == (1, False)
+
+
+UNREADABLE = {
+    "sqlite": "UPDATE djcelery_periodictask SET expires = '2026-02-31 00:00:00' WHERE name = 'poll'",
+    "postgresql": "UPDATE djcelery_periodictask SET expires = 'infinity' WHERE name = 'poll'",
+}
+
+
+def make_unreadable():
+    if connection.vendor not in UNREADABLE:
+        pytest.skip("it keeps no such time")
+    with connection.cursor() as cursor:
+        cursor.execute(UNREADABLE[connection.vendor])
+
+
+REFUSED = {
+    "no task": {"bad": {"task": None, "schedule": 10}},
+    "neither on nor off": {"bad": {"task": "x", "schedule": 10, "enabled": None}},
+    "a long name": {"b" * 201: {"task": "x", "schedule": 10}},
+    "a large number": {"bad": {"task": "x", "schedule": 10, "options": {"expires": 10**10}}},
+    "one name": {"bad": {"task": "x", "schedule": 10}, "BAD": {"task": "x", "schedule": 10}},
+    "NUL in a name": {"b\x00d": {"task": "x", "schedule": 10}},
+}
+#: SQLite knows no lengths, and PostgreSQL tells capitals from small letters.
+TAKEN = {
+    "sqlite": {"a long name", "a large number", "one name", "NUL in a name"},
+    "postgresql": {"one name"},
+    "mysql": {"NUL in a name"},
+}
+
+
+@pytest.mark.parametrize("kind", REFUSED)
+def test_an_entry_that_the_database_refuses_is_logged_and_the_others_are_sent(start, caplog, kind):
+    if kind in TAKEN[connection.vendor]:
+        pytest.skip("it takes them")
+    beat = start({**REFUSED[kind], "poll": POLL})
+    assert poll().enabled
+    assert "Couldn't add entry" in caplog.text
+    assert repr(list(REFUSED[kind])[-1]) in caplog.text
+    assert "the database gave an error" not in caplog.text
+    assert beat._problem is None
+
+
+def test_an_entry_that_is_refused_breaks_no_transaction_of_the_caller(start):
+    from djcelery.schedulers import settings_entries
+
+    entries = {"bad": {"task": None, "schedule": 10}, "poll": POLL}
+    with transaction.atomic():
+        settings_entries.install(entries, DatabaseScheduler.Entry, PeriodicTask, None, settings_entries.MIRROR)
+    assert list(PeriodicTask.objects.values_list("name", flat=True)) == ["poll"]
+
+
+def test_a_database_that_is_away_is_not_taken_for_a_bad_entry(start, celery_app, caplog):
+    celery_app.conf.beat_schedule = {"poll": POLL}
+    beat = DatabaseScheduler(celery_app)
+
+    def fails(execute, sql, *args):
+        if sql.startswith("INSERT") and "djcelery_periodictask" in sql:
+            raise InterfaceError("connection already closed")
+        return execute(sql, *args)
+
+    with connection.execute_wrapper(fails):
+        assert beat.tick() > 0
+    assert beat._book is None
+    assert "Couldn't add entry" not in caplog.text
+    beat.tick()
+    assert poll().enabled
+    beat.close()
+
+
+@pytest.mark.parametrize("policy", ["mirror", "seed"])
+@pytest.mark.parametrize("bad", [None, ["x", 10], "x", {"task": "x", "schedule": 10, "options": ["queue"]}], ids=repr)
+def test_what_is_no_entry_is_logged_and_the_others_are_written(start, caplog, bad, policy):
+    start({"bad": bad, "poll": POLL}, policy)
+    assert list(PeriodicTask.objects.values_list("name", flat=True)) == ["poll"]
+    assert "Couldn't add entry 'bad'" in caplog.text
+
+
+def test_settings_that_are_no_dictionary_leave_the_rows_alone(start, caplog):
+    start({"poll": POLL})
+    start(["poll"])
+    assert poll().enabled
+    assert "CELERYBEAT_SCHEDULE is no dictionary" in caplog.text
+    start(None)
+    assert not poll().enabled
+
+
+def test_a_row_that_can_not_be_read_stops_no_other_entry(start, caplog):
+    start({"poll": POLL})
+    make_unreadable()
+    start({"poll": POLL, "night": NIGHT})
+    assert PeriodicTask.objects.filter(name="night", enabled=True).exists()
+    assert "Couldn't add entry 'poll'" in caplog.text
+    start({"night": NIGHT})
+    assert list(PeriodicTask.objects.filter(enabled=True).values_list("name", flat=True)) == ["night"]

@@ -20,6 +20,7 @@ from django.core.exceptions import ValidationError
 from django.db import connection
 from django.test import override_settings
 from hypothesis import given
+from hypothesis import settings as hypothesis_settings
 from kombu.exceptions import EncodeError
 from kombu.utils import json as kombu_json
 
@@ -34,7 +35,7 @@ from tests.strategies import anything, quick
 pytestmark = pytest.mark.django_db
 
 STATES = ["PENDING", "RECEIVED", "STARTED", "RETRY", "PROGRESS", "FAILURE", "REVOKED", "SUCCESS"]
-SENT = 1_790_000_000.25
+SENT = 1_690_000_000.25
 FINAL_MOMENT = datetime.timedelta(seconds=30)
 
 
@@ -97,7 +98,8 @@ def test_one_write_fills_every_column(backend):
     assert found.created.timestamp() == pytest.approx(SENT, abs=0.001)
     assert found.created <= found.started <= found.finished
     assert found.finished - found.started >= datetime.timedelta(seconds=2.4)
-    assert found.runtime == pytest.approx(2.5, abs=0.5)
+    # More on a busy machine, but never less.
+    assert 2.49 <= found.runtime < 60
     assert (found.progress, found.flags, found.result) == (None, None, 42)
 
 
@@ -169,7 +171,9 @@ def test_a_retry_keeps_when_it_was_sent_and_tells_when_it_ran_last(backend):
     backend.store_result("id", 1, "SUCCESS", request=started(1, retries=1, **{columns.SENT_HEADER: SENT + 50}))
     assert row().created == first.created
     assert row().started - first.started > datetime.timedelta(seconds=90)
-    assert (row().retries, round(row().runtime)) == (1, 1)
+    assert row().retries == 1
+    # Of the last run alone; the first began a minute and a half before.
+    assert 0.99 <= row().runtime < 60
 
 
 def test_a_task_that_writes_the_state_of_another_does_not_lend_it_its_name(backend):
@@ -306,7 +310,8 @@ def test_arguments_can_be_used_to_run_the_task_again(backend):
 
 
 def test_any_arguments_and_progress_can_be_stored_on_this_database(backend):
-    @quick
+    # The same ones each time: what else there may be, tests/unit looks for.
+    @hypothesis_settings(quick, derandomize=True)
     @given(anything, anything)
     def check(value, other):
         with override_settings(DJCELERY_ARGS_MAX_BYTES=2000):
@@ -570,6 +575,12 @@ def many():
     TaskMeta.objects.filter(task_id__lt="task0010").update(date_done=long_ago)
     with connection.cursor() as cursor:
         cursor.execute("ANALYZE TABLE celery_taskmeta" if connection.vendor == "mysql" else "ANALYZE")
+        yield
+    if connection.vendor == "sqlite":
+        # The plans of the next tests are not those of this table.
+        with connection.cursor() as cursor:
+            for name in ("sqlite_stat1", "sqlite_stat4"):
+                cursor.execute(f"DROP TABLE IF EXISTS {name}")
 
 
 @pytest.mark.django_db(transaction=True)

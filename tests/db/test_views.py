@@ -6,6 +6,7 @@ import logging
 import math
 import socket
 import time
+import uuid
 from datetime import datetime, timezone
 from decimal import Decimal
 
@@ -21,7 +22,7 @@ from django.urls import Resolver404, resolve, reverse
 from kombu import pools, serialization
 from kombu.exceptions import LimitExceeded
 
-from djcelery import urls, views
+from djcelery import db, urls, views
 from djcelery.models import TaskMeta
 from djcelery.views import JsonResponse, reading, sending
 from tests import services
@@ -404,9 +405,11 @@ def test_a_database_that_is_away_is_503_at_once(settings, client, monkeypatch):
         raise OperationalError("connection refused") from Refusal()
 
     monkeypatch.setattr(connections["default"], "ensure_connection", refuse)
+    # Who tried again would wait longer than any machine is busy.
+    monkeypatch.setattr(db, "RETRY_WAITS_S", (30.0,))
     began = time.monotonic()
     response = client.get("/celery/a-1/status/")
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < 12
     error(response, 503)
     assert response.headers["Retry-After"]
 
@@ -734,7 +737,7 @@ def test_a_broker_that_refuses_connections_is_503_within_seconds(app, sender, pa
     app.conf.result_backend = "disabled"
     began = time.monotonic()
     response = sender.post(path, {"x": "1"})
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 15
     assert "hunter2" not in error(response, 503)
     assert response.headers["Retry-After"] == "5"
     assert not LogEntry.objects.exists()
@@ -750,7 +753,7 @@ def test_a_broker_that_never_answers_is_503_within_seconds(app, sender, kind, mo
         monkeypatch.setattr(sending, "_TIMEOUT_S", 0.5)
         began = time.monotonic()
         error(sender.post("/shop/add/", {"x": "1"}), 503)
-        assert time.monotonic() - began < 5
+        assert time.monotonic() - began < 15
 
 
 def test_whatever_else_keeps_a_task_from_being_sent_is_503(app, sender, monkeypatch):
@@ -793,7 +796,7 @@ def test_a_result_backend_that_refuses_connections_is_503(app, reader, settings,
     settings.CELERY_RESULT_BACKEND = "redis://:hunter2@127.0.0.1:1/0"
     began = time.monotonic()
     assert "hunter2" not in error(reader.get(path), 503)
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 20
 
 
 def test_a_task_is_not_sent_where_its_result_backend_is_away(app, sender, settings):
@@ -806,7 +809,7 @@ def test_a_task_is_not_sent_where_its_result_backend_is_away(app, sender, settin
 
 def test_a_connection_that_broke_while_nobody_used_it_is_replaced(app, sender):
     services.rabbitmq().close()
-    queue = "djcelery-views-tests"
+    queue = f"djcelery-views-tests-{uuid.uuid4().hex}"
     app.conf.update(broker_url=services.RABBITMQ_URL, task_default_queue=queue)
     try:
         strict(sender.post("/shop/add/", {"x": "1"}))
@@ -814,7 +817,13 @@ def test_a_connection_that_broke_while_nobody_used_it_is_replaced(app, sender):
             producer.connection.connection.transport.sock.shutdown(socket.SHUT_RDWR)
         strict(sender.post("/shop/add/", {"x": "2"}))
         with app.connection_for_read() as connection:
-            assert connection.default_channel.queue_declare(queue, passive=True).message_count == 2
+            channel = connection.default_channel
+            # The server counts a message some time after it was sent.
+            services.wait_until(
+                lambda: channel.queue_declare(queue, passive=True).message_count == 2, 30, "both messages"
+            )
+            assert len([channel.basic_get(queue, no_ack=True) for _ in range(2)]) == 2
+            assert channel.basic_get(queue) is None
     finally:
         with app.connection_for_write() as connection:
             connection.default_channel.queue_delete(queue)

@@ -171,7 +171,8 @@ def test_polling_inside_a_transaction_that_sees_nothing_new_is_warned_of_once(ba
 
     with transaction.atomic(), pytest.warns(TxIsolationWarning, match="commit the transaction") as caught:
         wait()
-    assert len(caught) == 1
+    # Others, such as of what another test has not closed, may be among them.
+    assert len([warning for warning in caught if warning.category is TxIsolationWarning]) == 1
 
 
 @pytest.mark.django_db(transaction=True)
@@ -234,7 +235,7 @@ def tick():
         gevent.sleep(0.01)
 
 other = gevent.spawn(tick)
-pauses = Pauses(0.5, 0.1)
+pauses = Pauses(2.0, 0.1)
 try:
     while True:
         pauses.wait()
