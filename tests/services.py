@@ -33,7 +33,7 @@ def require(name: str, connect: Callable[[], T], errors: tuple[type[Exception], 
         pytest.skip(f"{name} is not running here: {exc}")
 
 
-def wait_until(probe: Callable[[], T], timeout_s: float = 20, what: str = "the condition") -> T:
+def wait_until(probe: Callable[[], T], timeout_s: float = 60, what: str = "the condition") -> T:
     """Return the first true value of ``probe()``; fail after *timeout_s* seconds."""
     deadline = time.monotonic() + timeout_s
     while True:

@@ -8,7 +8,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 
 UTC = datetime.timezone.utc
-quick = settings(database=None, deadline=None, max_examples=150)
+quick = settings(max_examples=150)
 
 texts = st.text(max_size=12) | st.sampled_from(["\x00", "\udc80", "😀", "NaN", "\\u0000", 'a"[{', "...", "(***)"])
 scalars = (

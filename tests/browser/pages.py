@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 #: Sizes of windows, in pixels.
 DESK, PHONE = (1280, 800), (375, 812)
 CSS, XPATH = "css selector", "xpath"
+#: Where the live details of a worker are shown.
+LIVE = "#djcelery-live"
 
 
 class Answer(NamedTuple):
@@ -137,6 +139,20 @@ class Browser:
             return bool(found)
 
         wait_until(_steady(pressed), 10, f"{label!r} on {self.driver.current_url}")
+
+    def ask_worker(self, text: str) -> None:
+        """Ask for the live details of the worker whose page this is, until they show *text*.
+
+        A busy worker may be later than the second for which a page waits.
+        """
+
+        def told() -> bool:
+            self.driver.refresh()
+            self.press("Ask the worker")
+            wait_until(_steady(lambda: any(word in self.text(LIVE) for word in (text, "Nobody"))), 10, "an answer")
+            return text in self.text(LIVE)
+
+        wait_until(told, 60, f"{text!r} in the live details")
 
     def act(self, text: str, action: str, answer: str | None = None) -> None:
         """Choose *action* for the row of a list that has *text*, and *answer* the page that asks."""

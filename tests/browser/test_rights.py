@@ -82,8 +82,7 @@ def test_who_may_one_thing_is_offered_that_alone(browser, stack, secret):
         assert browser.ask("taskstate/", chosen).status == 403
     assert everything(stack) == before
     browser.open(stack.worker(WORKER))
-    browser.press("Ask the worker")
-    browser.see("Tasks it knows", "#djcelery-live", timeout_s=5)
+    browser.ask_worker("Tasks it knows")
 
 
 def test_who_may_not_see_arguments_sees_none_and_finds_nothing_by_them(browser, stack, secret):

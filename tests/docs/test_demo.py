@@ -40,11 +40,11 @@ def port():
 
 def demo(clone: Path, *arguments: str) -> subprocess.CompletedProcess:
     command = [sys.executable, "examples/demoproject/run_demo.py", *arguments]
-    return subprocess.run(command, cwd=clone, capture_output=True, text=True, timeout=60)
+    return subprocess.run(command, cwd=clone, capture_output=True, text=True, timeout=180)
 
 
 def make(clone: Path, *arguments: str) -> subprocess.CompletedProcess:
-    return subprocess.run(["make", *arguments], cwd=clone, capture_output=True, text=True, timeout=60)
+    return subprocess.run(["make", *arguments], cwd=clone, capture_output=True, text=True, timeout=180)
 
 
 def fake_python(clone: Path, body: str) -> str:
@@ -57,10 +57,9 @@ def fake_python(clone: Path, body: str) -> str:
 # -- messages
 
 
-def test_a_port_in_use_is_named_with_the_way_out(clone, port):
-    with socket.socket() as other:
-        other.bind(("127.0.0.1", port))
-        other.listen()
+def test_a_port_in_use_is_named_with_the_way_out(clone):
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
         ended = demo(clone, "--port", str(port))
     assert ended.returncode == 1
     assert f"port {port} on 127.0.0.1 is in use" in ended.stderr
@@ -160,10 +159,10 @@ def running(clone, port, request):
 @pytest.mark.long
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_everything_and_leaves_no_process(running, number):
-    wait_until(running.ready, timeout_s=60, what="the demo's login")
+    wait_until(running.ready, timeout_s=240, what="the demo's login")
     assert len(running.processes()) >= 4
     os.killpg(running.popen.pid, number)
-    assert running.popen.wait(timeout=60) == 0, running.output()
+    assert running.popen.wait(timeout=180) == 0, running.output()
     assert running.processes() == []
     assert "OK    every process has ended" in running.output()
 
@@ -173,16 +172,16 @@ def test_a_signal_ends_everything_and_leaves_no_process(running, number):
 def test_killing_the_supervisor_ends_everything(running):
     if sys.platform != "linux":
         pytest.skip("only Linux tells a process that its parent was killed")
-    wait_until(running.ready, timeout_s=60, what="the demo's login")
+    wait_until(running.ready, timeout_s=240, what="the demo's login")
     running.popen.kill()
-    wait_until(lambda: not running.processes(), timeout_s=60, what="the end of every process")
+    wait_until(lambda: not running.processes(), timeout_s=240, what="the end of every process")
 
 
 @pytest.mark.integration
 @pytest.mark.long
 @pytest.mark.parametrize("running", [("--seconds", "10")], indirect=True)
 def test_a_demo_with_an_end_checks_the_database_and_exits_with_0(running):
-    assert running.popen.wait(timeout=120) == 0, running.output()
+    assert running.popen.wait(timeout=300) == 0, running.output()
     output = running.output()
     assert "[demo]     FAIL" not in output
     for kind in ("success", "failure", "retry", "group", "chain", "chord", "order", "PeriodicTask", "TaskState"):
@@ -193,9 +192,9 @@ def test_a_demo_with_an_end_checks_the_database_and_exits_with_0(running):
 @pytest.mark.long
 @pytest.mark.parametrize("running", [("--seconds", "30")], indirect=True)
 def test_a_process_that_dies_fails_the_demo(running):
-    wait_until(running.ready, timeout_s=60, what="the demo's login")
+    wait_until(running.ready, timeout_s=240, what="the demo's login")
     beat = next(pid for pid in running.processes() if b"celerybeat" in Path(f"/proc/{pid}/cmdline").read_bytes())
     os.kill(beat, signal.SIGKILL)
-    assert running.popen.wait(timeout=60) == 1
+    assert running.popen.wait(timeout=180) == 1
     assert "[beat] ended by itself" in running.output()
     assert running.processes() == []

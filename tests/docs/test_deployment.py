@@ -86,7 +86,7 @@ def test_systemd_finds_nothing_wrong_with_the_units(tmp_path):
         path = tmp_path / name.replace("@.", "@celery.")
         path.write_text(text.replace(PYTHON, sys.executable).replace("/srv/shop", str(tmp_path)))
         paths.append(str(path))
-    verified = subprocess.run(["systemd-analyze", "verify", *paths], capture_output=True, text=True, timeout=60)
+    verified = subprocess.run(["systemd-analyze", "verify", *paths], capture_output=True, text=True, timeout=180)
     complaints = [line for line in verified.stderr.splitlines() if any(name.split("@")[0] in line for name in units())]
     assert complaints == []
 
@@ -156,8 +156,8 @@ def busy(programs):
     """A worker in the middle of a task, the file that the task writes, and a function that lets the task end."""
     worker = programs.start("celeryd", "-l", "INFO", ready=" ready.")
     log, release = programs.root / "log", programs.root / "release"
-    programs.call("shop.tasks.sleepy", str(log), str(release))
-    wait_until(log.exists, 20, "the task to start")
+    programs.call("shop.tasks.sleepy", str(log), str(release), 120)
+    wait_until(lambda: log.exists() and log.read_text() == "started\n", 60, "the task to start")
     return worker, log, release.touch
 
 

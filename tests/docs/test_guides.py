@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta, timezone
 
 import pytest
 from celery import _state
 
-from djcelery import utils
 from djcelery.conf import Conf, conf
 from djcelery.models import PeriodicRun, PeriodicTask, ScheduleChange, TaskHistory, TaskMeta
 from tests.docs import pages
@@ -54,7 +53,7 @@ def test_schedule(run, capsys, monkeypatch):
     def save_and_run(self, *args, **kwargs):
         # Beat has sent it once by the time that the page looks at its history.
         save(self, *args, **kwargs)
-        now = utils.now()
+        now = datetime.now(timezone.utc)
         times = {"scheduled_at": now - timedelta(seconds=20), "claimed_at": now, "sent_at": now}
         fields = {"name": self.name, "task_id": self.name, "outcome": "sent", "token": 1}
         made.append(PeriodicRun.objects.create(periodic_task_id=self.pk, **times, **fields))
@@ -71,7 +70,7 @@ def test_schedule(run, capsys, monkeypatch):
 @pytest.mark.django_db
 def test_monitor(run, capsys):
     pytest.importorskip("prometheus_client", reason="not installed: pip install 'djcelery[metrics]'")
-    hour = utils.now().replace(minute=0, second=0, microsecond=0)
+    hour = datetime.now(timezone.utc).replace(minute=0, second=0, microsecond=0)
     lengths = {"runtime_count": 1, "runtime_sum": 0.5, "runtime_max": 0.5, "runtime_histogram": "8:1"}
     row = {"start": hour, "name": "shop.tasks.charge", "state": "SUCCESS", "count": 1}
     TaskHistory.objects.create(period="hour", **row, **lengths)

@@ -50,7 +50,7 @@ class Folder:
     def type(self, line: str, *more: str) -> str:
         """Run *line* to its end and return what it printed."""
         words = [*shlex.split(line), *more]
-        done = subprocess.run(words, cwd=self.path, env=self.environment, capture_output=True, text=True, timeout=120)
+        done = subprocess.run(words, cwd=self.path, env=self.environment, capture_output=True, text=True, timeout=300)
         assert done.returncode == 0, f"{line}\n{done.stdout}{done.stderr}"
         return done.stdout
 
@@ -117,11 +117,13 @@ def free_port() -> int:
 
 def opener_of(address: str) -> urllib.request.OpenerDirector:
     """Log in to the admin as a browser does."""
-    opener = urllib.request.build_opener(urllib.request.HTTPCookieProcessor(http.cookiejar.CookieJar()))
-    page = opener.open(f"{address}login/", timeout=20).read().decode()
+    # No proxy: it is on this machine.
+    handlers = urllib.request.HTTPCookieProcessor(http.cookiejar.CookieJar()), urllib.request.ProxyHandler({})
+    opener = urllib.request.build_opener(*handlers)
+    page = opener.open(f"{address}login/", timeout=60).read().decode()
     token = re.search(r'name="csrfmiddlewaretoken" value="(\w+)"', page)[1]
     form = urllib.parse.urlencode({**LOGIN, "csrfmiddlewaretoken": token, "next": "/admin/"}).encode()
-    opener.open(f"{address}login/", form, timeout=20)
+    opener.open(f"{address}login/", form, timeout=60)
     return opener
 
 
@@ -181,9 +183,9 @@ def test_the_steps_lead_to_a_task_that_runs_is_scheduled_and_is_shown(folder, pr
     wait_until(lambda: is_listening(port), 60, "the web server")
     admin = f"http://127.0.0.1:{port}/admin/"
     opener = opener_of(admin)
-    listed = opener.open(f"{admin}djcelery/", timeout=20).read().decode()
+    listed = opener.open(f"{admin}djcelery/", timeout=60).read().decode()
     for name in ("overview", "taskstate", "workerstate", "taskmeta", "periodictask"):
         assert f"/admin/djcelery/{name}/" in listed
-    assert "app.tasks.add" in opener.open(f"{admin}djcelery/overview/", timeout=20).read().decode()
+    assert "app.tasks.add" in opener.open(f"{admin}djcelery/overview/", timeout=60).read().decode()
     # The programs live on.
     assert [popen.poll() for popen in folder.running] == [None] * 4, folder.printed()

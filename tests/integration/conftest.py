@@ -39,13 +39,15 @@ class Running:
     def text(self) -> str:
         return self.output.read_text(errors="replace")
 
-    def wait_for(self, text: str, timeout_s: float = 30, times: int = 1) -> None:
+    def wait_for(self, text: str, timeout_s: float = 90, times: int = 1) -> None:
         """Wait until *text* has been printed; fail with all of the output if the program ends before."""
 
         def seen() -> bool:
+            # Asked first: what it prints between two looks must not be missed because it then ends.
+            has_ended = self.popen.poll() is not None
             if self.text().count(text) >= times:
                 return True
-            if self.popen.poll() is not None:
+            if has_ended:
                 pytest.fail(f"It ended with {self.popen.returncode} before it printed {text!r}:\n{self.text()}")
             return False
 
@@ -57,7 +59,7 @@ class Running:
     def send(self, number: signal.Signals) -> None:
         os.kill(self.popen.pid, number)
 
-    def end(self, timeout_s: float = 60) -> int:
+    def end(self, timeout_s: float = 120) -> int:
         """Wait for the end; return the exit status, negative for a signal."""
         try:
             return self.popen.wait(timeout_s)
@@ -123,7 +125,7 @@ class Programs:
             running.wait_for(ready)
         return running
 
-    def run(self, *words: str, stdin: str = "", timeout_s: float = 60, **env: str) -> subprocess.CompletedProcess[str]:
+    def run(self, *words: str, stdin: str = "", timeout_s: float = 180, **env: str) -> subprocess.CompletedProcess[str]:
         """Run ``manage.py *words`` to its end."""
         return subprocess.run(
             [sys.executable, self.manage, *words],
@@ -159,7 +161,7 @@ class Programs:
             pid = self.pid_in(name)
             return pid if pid != other_than else None
 
-        return wait_until(found, 30, f"the PID file {name}")
+        return wait_until(found, 60, f"the PID file {name}")
 
     def kill(self) -> None:
         """Kill everything that was started, detached processes among them."""

@@ -73,7 +73,7 @@ for n in range(chords):
     backend.set_chord_size(f"c{n}", size)
 close_caches()
 connections.close_all()
-together, pids = multiprocessing.get_context("fork").Barrier(size, timeout=60), []
+together, pids = multiprocessing.get_context("fork").Barrier(size, timeout=120), []
 for k in range(size):
     pids.append(os.fork())
     if pids[-1]:
@@ -93,15 +93,23 @@ print([os.waitpid(pid, 0)[1] for pid in pids])
 
 
 def cache_settings(kind, programs):
-    made = {"KEY_PREFIX": programs.root.name, "OPTIONS": {"MAX_ENTRIES": 10_000}}
+    made = {"KEY_PREFIX": programs.env["BROKER_PREFIX"], "OPTIONS": {"MAX_ENTRIES": 10_000}}
     if kind == "file":
         return {**made, "BACKEND": f"{CORE}.filebased.FileBasedCache", "LOCATION": str(programs.root / "cache")}
     if kind == "redis":
         services.redis().close()
-        return {"KEY_PREFIX": programs.root.name, "BACKEND": f"{CORE}.redis.RedisCache", "LOCATION": services.REDIS_URL}
+        return {
+            "KEY_PREFIX": programs.env["BROKER_PREFIX"],
+            "BACKEND": f"{CORE}.redis.RedisCache",
+            "LOCATION": services.REDIS_URL,
+        }
     if kind == "memcached":
         address = services.memcached()
-        return {"KEY_PREFIX": programs.root.name, "BACKEND": f"{CORE}.memcached.PyMemcacheCache", "LOCATION": address}
+        return {
+            "KEY_PREFIX": programs.env["BROKER_PREFIX"],
+            "BACKEND": f"{CORE}.memcached.PyMemcacheCache",
+            "LOCATION": address,
+        }
     return {**made, "BACKEND": f"{CORE}.db.DatabaseCache", "LOCATION": "results_cache"}
 
 
@@ -127,7 +135,7 @@ def project(request, programs):
         made.close()
     if kind == "redis":
         client = services.redis()
-        for key in client.scan_iter(f"{programs.root.name}:*"):
+        for key in client.scan_iter(f"{programs.env['BROKER_PREFIX']}*", count=1000):
             client.delete(key)
         client.close()
 
@@ -137,7 +145,7 @@ KINDS = ["sqlite", "postgresql", "mariadb", "file", "redis", "memcached"]
 
 @pytest.mark.parametrize("project", KINDS, indirect=True)
 def test_processes_that_finish_at_once_call_back_once(project):
-    done = project.run("shell", "-v0", "-c", RACE, timeout_s=120)
+    done = project.run("shell", "-v0", "-c", RACE, timeout_s=300)
     assert done.returncode == 0, done.stderr
     assert "[0, 0, 0, 0]" in done.stdout, done.stderr
     called = (project.cwd / "called").read_text().splitlines()
@@ -167,7 +175,7 @@ from djcelery.app import app
 ids = json.loads('{ids}')
 found = {{name: AsyncResult(task_id) for name, task_id in ids.items()}}
 for result in found.values():
-    result.get(timeout=40, interval=0.05, propagate=False)
+    result.get(timeout=60, interval=0.05, propagate=False)
 names = {{name: result.name for name, result in found.items() if name != "failing"}}
 values = {{name: r.result if r.successful() else str(r.result) for name, r in found.items()}}
 print(json.dumps([{{name: [r.state, values[name]] for name, r in found.items()}}, names]))

@@ -23,7 +23,7 @@ def run(*line, folder, **env):
     clean = {name: value for name, value in os.environ.items() if name not in names}
     clean |= {"PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "error", "C_FORCE_ROOT": "1"}
     done = subprocess.run(
-        [sys.executable, *line], cwd=folder, env={**clean, **env}, capture_output=True, text=True, timeout=60
+        [sys.executable, *line], cwd=folder, env={**clean, **env}, capture_output=True, text=True, timeout=180
     )
     return done.returncode, done.stdout, done.stderr
 

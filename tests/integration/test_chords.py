@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import uuid
 
 import pytest
 
@@ -22,7 +23,7 @@ def database(request, programs):
     if request.param is None:
         yield programs.env["DATABASE_URL"]
         return
-    server = request.param(f"djcelery_chords_{programs.root.name[-12:].replace('-', '_')}".lower())
+    server = request.param(f"djcelery_chords_{uuid.uuid4().hex[:12]}")
     programs.env["DATABASE_URL"] = server.url
     done = programs.run("migrate", "-v0")
     assert done.returncode == 0, done.stderr

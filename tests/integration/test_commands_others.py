@@ -41,7 +41,8 @@ def test_detached_beat_writes_its_pid_and_log_files(programs):
     done = programs.run("celerybeat", "--detach", "-f", "beat.log", "--umask", "022")
     assert done.returncode == 0, done.stderr
     pid = programs.wait_for_pid("celerybeat.pid")
-    wait_until(lambda: BEAT_READY in (programs.cwd / "beat.log").read_text(), 30, "the beat")
+    log = programs.cwd / "beat.log"
+    wait_until(lambda: log.exists() and BEAT_READY in log.read_text(), 60, "the beat")
     assert is_alive(pid)
 
 
@@ -62,7 +63,7 @@ def test_celerycam_takes_a_snapshot_every_two_seconds_with_its_own_camera(progra
     worker = programs.start("celeryd", "-E", "-l", "info", ready=" ready.")
     task_id = programs.call("shop.tasks.add", 2, 2)
     query = "SELECT state FROM djcelery_taskstate WHERE task_id = ?"
-    wait_until(lambda: programs.rows(query, task_id) == [("SUCCESS",)], 20, "the snapshot")
+    wait_until(lambda: programs.rows(query, task_id) == [("SUCCESS",)], 60, "the snapshot")
     assert worker.stop() == 0
     assert camera.stop() == 0
     assert programs.pid_in("celeryev.pid") is None

@@ -7,6 +7,7 @@ import signal
 from importlib.util import find_spec
 
 import pytest
+from celery.utils.nodenames import gethostname
 
 from tests.integration.conftest import is_alive
 from tests.services import wait_until
@@ -39,8 +40,8 @@ def test_worker_answers_then_ends_warm_when_its_task_has_finished(programs, sett
     assert status.returncode == 0, status.stderr
     assert "1 node online" in status.stdout
 
-    task_id = programs.call("shop.tasks.sleepy", str(log), str(release))
-    wait_until(lambda: read(log) == "started\n", 20, "the task to start")
+    task_id = programs.call("shop.tasks.sleepy", str(log), str(release), 120)
+    wait_until(lambda: read(log) == "started\n", 60, "the task to start")
     worker.send(signal.SIGTERM)
     worker.wait_for("Warm shutdown")
     release.touch()
@@ -62,8 +63,8 @@ def test_status_without_a_worker_is_69(programs):
 def test_sigquit_ends_the_worker_cold(programs):
     log = programs.root / "log"
     worker = programs.start("celeryd", "-l", "info", "-c1", ready=READY)
-    programs.call("shop.tasks.sleepy", str(log), None, 60)
-    wait_until(lambda: read(log) == "started\n", 20, "the task to start")
+    programs.call("shop.tasks.sleepy", str(log), None, 300)
+    wait_until(lambda: read(log) == "started\n", 60, "the task to start")
 
     worker.send(signal.SIGQUIT)
 
@@ -89,7 +90,7 @@ def test_detached_worker_has_a_pid_file_and_stops_on_sigterm(programs):
     done = programs.run("celeryd", "--detach", "-l", "INFO", "-f", "%n.log", "-c1")
     assert done.returncode == 0, done.stderr
     pid = programs.wait_for_pid("celeryd.pid")
-    wait_until(lambda: READY in read(programs.cwd / "celery.log"), 30, "the worker")
+    wait_until(lambda: READY in read(programs.cwd / "celery.log"), 60, "the worker")
     assert os.getsid(pid) not in (os.getsid(0), 0)
 
     again = programs.run("celeryd_detach", "--pidfile=celeryd.pid")
@@ -97,7 +98,7 @@ def test_detached_worker_has_a_pid_file_and_stops_on_sigterm(programs):
     assert f"celeryd.pid belongs to the running process {pid}" in again.stderr
 
     os.kill(pid, signal.SIGTERM)
-    wait_until(lambda: not is_alive(pid), 30, "the worker to end")
+    wait_until(lambda: not is_alive(pid), 60, "the worker to end")
     assert programs.pid_in("celeryd.pid") is None
 
 
@@ -110,8 +111,13 @@ def test_multi_starts_restarts_and_stops_nodes_with_its_settings(programs):
     assert started.returncode == 0, started.stdout + started.stderr
     pids = [programs.wait_for_pid(f"{name}.pid") for name in names]
     for name in names:
-        wait_until(lambda name=name: READY in read(programs.cwd / f"{name}.log"), 30, f"{name}")
-    queues = programs.run("celeryctl", "inspect", "active_queues", "--json", "--settings=legacyproj.production")
+        wait_until(lambda name=name: READY in read(programs.cwd / f"{name}.log"), 60, f"{name}")
+    # Who is asked for by name is waited for only until all have answered.
+    nodes = ",".join(f"{name}@{gethostname()}" for name in names)
+    queues = programs.run(
+        *("celeryctl", "inspect", "active_queues", "--json", "-t", "30", "-d", nodes),
+        "--settings=legacyproj.production",
+    )
     assert queues.stdout.count(f'"name": "{programs.env["BROKER_PREFIX"]}production"') >= 2, queues.stdout
 
     failed = programs.run("celeryd_multi", "start", "w1", "--pythonpath", ".")
@@ -140,8 +146,8 @@ def test_autoreload_lets_the_task_finish_and_runs_the_new_code(programs):
     log, release = programs.root / "log", programs.root / "release"
     tasks = programs.project / "shop" / "tasks.py"
     parent = programs.start("celeryd", "--autoreload", "-l", "info", "-c1", ready=READY)
-    programs.call("shop.tasks.sleepy", str(log), str(release))
-    wait_until(lambda: read(log) == "started\n", 20, "the task to start")
+    programs.call("shop.tasks.sleepy", str(log), str(release), 120)
+    wait_until(lambda: read(log) == "started\n", 60, "the task to start")
 
     code = tasks.read_text()
     tasks.write_text(code.replace("return x + y", "return x + y + 1000"))
@@ -169,8 +175,8 @@ def test_greenlets_run_tasks_side_by_side_and_end_warm(programs):
     programs.env["PYTHONPATH"] = os.path.dirname(os.path.dirname(find_spec("gevent").origin))
     worker = programs.start("celery", "worker", "--pool=gevent", "-c3", "-l", "info", ready=READY)
     for log in logs:
-        programs.call("shop.tasks.sleepy", str(log), str(release))
-    wait_until(lambda: all(read(log) == "started\n" for log in logs), 20, "three tasks at once")
+        programs.call("shop.tasks.sleepy", str(log), str(release), 120)
+    wait_until(lambda: all(read(log) == "started\n" for log in logs), 60, "three tasks at once")
     release.touch()
     assert worker.stop() == 0
     assert {read(log) for log in logs} == {"started\nfinished\n"}

@@ -110,15 +110,14 @@ def successes(server):
 def test_no_result_is_lost_when_the_server_ends_connections(programs, server):
     worker = programs.start("celeryd", "-c", "2", "-l", "info", ready="ready.")
     send(programs, 2)
-    wait_until(lambda: successes(server) == 2, 30, "the first results")
+    wait_until(lambda: successes(server) == 2, 60, "the first results")
     send(programs, TASKS)
 
-    def end_all():
+    # Not faster than a slow machine connects: no result could be stored then.
+    while (before := successes(server)) < TASKS + 2:
         for session in server.sessions():
             server.end(session)
-        return successes(server) == TASKS + 2
-
-    wait_until(end_all, 60, "every result")
+        wait_until(lambda before=before: successes(server) > before, 60, "one more result")
     assert worker.stop() == 0
 
 
@@ -138,7 +137,7 @@ def test_a_project_can_give_up_the_kept_connection(programs, server):
     programs.start("celeryd", "-c", "2", "-l", "info", ready="ready.", KEEP_RESULT_CONNECTION="0")
     send(programs, TASKS)
     wait_until(lambda: successes(server) == TASKS, 60, "every result")
-    wait_until(lambda: server.sessions() == [], 10, "all connections to be closed")
+    wait_until(lambda: server.sessions() == [], 60, "all connections to be closed")
 
 
 def test_connections_that_the_project_keeps_serve_results_and_are_not_doubled(programs, server):
@@ -162,7 +161,7 @@ def test_a_tasks_own_connection_is_closed_after_it_where_the_project_keeps_none(
     programs.start("celeryd", "-c", "1", "-l", "info", ready="ready.")
     send(programs, 5, "shop.tasks.count_rows")
     wait_until(lambda: successes(server) == 5, 60, "every result")
-    wait_until(lambda: len(server.sessions()) == 1, 10, "only the connection for results to be open")
+    wait_until(lambda: len(server.sessions()) == 1, 60, "only the connection for results to be open")
 
 
 def test_beat_and_camera_replace_a_connection_that_the_server_ended(programs, server):
@@ -183,7 +182,7 @@ def test_beat_and_camera_replace_a_connection_that_the_server_ended(programs, se
         for session in server.sessions():
             server.end(session)
         before = monitored()
-        wait_until(lambda before=before: monitored() > before + 1, 30, "two more firings")
+        wait_until(lambda before=before: monitored() > before + 1, 60, "two more firings")
     for program in (beat, camera, worker):
         assert program.popen.poll() is None
         assert program.stop() == 0

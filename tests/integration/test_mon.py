@@ -78,7 +78,7 @@ class Browser:
         return self._open(path, data.encode())
 
     def _open(self, path, data=None):
-        with self.opener.open(self.root + path, data, timeout=30) as response:
+        with self.opener.open(self.root + path, data, timeout=60) as response:
             self.url, self.headers = response.url, response.headers
             return response.read().decode()
 
@@ -95,7 +95,7 @@ class Monitor:
         self.folder = programs.cwd = programs.root / "monitor"
         self.folder.mkdir()
         # The project's settings are not for it.
-        path = os.pathsep.join([str(ROOT), *filter(None, sys.path)])
+        path = os.pathsep.join(dict.fromkeys([str(ROOT), *filter(None, sys.path)]))
         names = ("PATH", "HOME", "LANG", "PYTHONUNBUFFERED", programs.mark.partition("=")[0])
         self.env = {name: programs.env[name] for name in names} | {"PYTHONPATH": path}
         self.programs_env = programs.env
@@ -178,9 +178,9 @@ def test_tasks_and_workers_of_a_broker_show_and_obey_and_a_restart_keeps_them(pr
     def page_has(path, *texts):
         return lambda: all(text in browser.get(path) for text in texts)
 
-    wait_until(page_has("/djcelery/taskstate/", "plain.add", task_id, "SUCCESS"), 30, "the task on its page")
+    wait_until(page_has("/djcelery/taskstate/", "plain.add", task_id, "SUCCESS"), 60, "the task on its page")
     hostname = monitor.rows("SELECT hostname FROM djcelery_workerstate")[0][0]
-    wait_until(page_has("/djcelery/workerstate/", hostname), 30, "the worker on its page")
+    wait_until(page_has("/djcelery/workerstate/", hostname), 60, "the worker on its page")
     assert "plain.add" in browser.get("/djcelery/overview/")
     # The key of the page is the queue's name: it asks the same broker.
     assert "celery" in browser.get("/djcelery/overview/figures/")
@@ -224,7 +224,7 @@ def test_styles_are_served_and_strangers_see_a_login_alone(monitor):
 def _status(browser, where):
     where = where if isinstance(where, urllib.request.Request) else f"{browser.root}{where}"
     with pytest.raises(urllib.error.HTTPError) as answer:
-        browser.opener.open(where, timeout=30)
+        browser.opener.open(where, timeout=60)
     answer.value.close()
     return answer.value.code
 
@@ -262,7 +262,7 @@ def test_a_config_module_of_celery_says_where_the_tasks_are(programs, monitor):
     programs.start("celeryd", "-E", "-l", "info", ready=WORKER_READY, DJANGO_SETTINGS_MODULE="legacyproj.settings")
     task_id = programs.call("shop.tasks.add", 2, 2)
     query = "SELECT task_id, state FROM djcelery_taskstate"
-    wait_until(lambda: monitor.rows(query) == [(task_id, "SUCCESS")], 30, "the task")
+    wait_until(lambda: monitor.rows(query) == [(task_id, "SUCCESS")], 60, "the task")
 
 
 def test_a_new_password_is_for_the_monitor_that_runs(monitor):
@@ -311,7 +311,7 @@ def test_manage_py_serves_the_project_and_takes_its_snapshots(programs):
     programs.start("celeryd", "-E", "-l", "info", ready=WORKER_READY)
     task_id = programs.call("shop.tasks.add", 2, 2)
     query = "SELECT state FROM djcelery_taskstate WHERE task_id = ?"
-    wait_until(lambda: programs.rows(query, task_id) == [("SUCCESS",)], 30, "the task")
+    wait_until(lambda: programs.rows(query, task_id) == [("SUCCESS",)], 60, "the task")
     assert_it_ended_well(running)
     assert programs.rows("SELECT name FROM djcelery_camerastate")[0][0].startswith("djcelerymon@")
 

@@ -24,7 +24,7 @@ def result_of(programs, task_id):
         found = programs.rows("SELECT status, result, traceback FROM celery_taskmeta WHERE task_id = ?", task_id)
         return found and found[0][0] in ("SUCCESS", "FAILURE") and found[0]
 
-    return wait_until(row, 30, f"the result of {task_id}")
+    return wait_until(row, 60, f"the result of {task_id}")
 
 
 def assert_tasks_run(programs):
@@ -49,12 +49,12 @@ def assert_schedule_runs(programs):
         lambda: programs.rows(
             "SELECT 1 FROM djcelery_periodictask WHERE name = 'every second' AND total_run_count > 1"
         ),
-        30,
+        60,
         "two runs of the periodic task",
     )
     wait_until(
         lambda: programs.rows("SELECT 1 FROM celery_taskmeta WHERE result = '32' AND status = 'SUCCESS'"),
-        30,
+        60,
         "a result of the periodic task",
     )
 
@@ -62,7 +62,7 @@ def assert_schedule_runs(programs):
 def assert_monitored(programs):
     wait_until(
         lambda: programs.rows("SELECT 1 FROM djcelery_taskstate WHERE name = 'shop.tasks.add' AND state = 'SUCCESS'"),
-        30,
+        60,
         "a snapshot of a finished task",
     )
     assert programs.rows("SELECT 1 FROM djcelery_workerstate WHERE hostname LIKE 'celery@%'")
@@ -151,12 +151,12 @@ def test_an_old_database_carries_on(programs, release, periodic):
     )
     wait_until(
         lambda: {row[0] for row in programs.rows("SELECT task_id FROM celery_taskmeta WHERE result = '32'")} - old_ids,
-        30,
+        60,
         "its result as a new row",
     )
     wait_until(
         lambda: programs.rows("SELECT 1 FROM djcelery_taskstate WHERE result = '32' AND state = 'SUCCESS'"),
-        30,
+        60,
         "its state as a new row",
     )
     assert old_ids <= {row[0] for row in programs.rows("SELECT task_id FROM celery_taskmeta")}

@@ -34,7 +34,7 @@ def charge(self, order_id, *, currency, seconds=0.3):
 def twice(self, secret=None):
     if not self.request.retries:
         self.update_state(state="PROGRESS", meta={"percent": 50})
-        pause.wait(0.2)
+        pause.wait(1.5)
         raise self.retry(countdown=0.3)
     return "done"
 
@@ -112,7 +112,7 @@ def row(programs, task_id):
         return rows and dict(zip(columns, rows[0], strict=True))
 
     columns = [column[1] for column in programs.rows("PRAGMA table_info(celery_taskmeta)")]
-    return wait_until(final, 30, f"the end of {task_id}")
+    return wait_until(final, 60, f"the end of {task_id}")
 
 
 def seconds(programs, later, earlier, task_id):
@@ -137,8 +137,8 @@ def test_a_row_tells_the_life_of_its_task(life):
     assert (found["periodic_task"], found["retries"], found["root_id"]) == ("nightly", 0, task_id)
     assert (found["parent_id"], found["group_id"], found["flags"], found["progress"]) == (None, None, None, None)
     assert found["created"] <= found["started"] <= found["finished"]
-    assert 0.3 <= found["runtime"] < 3
-    assert seconds(life, "finished", "started", task_id) == pytest.approx(found["runtime"], abs=0.05)
+    assert 0.3 <= found["runtime"] < 30
+    assert seconds(life, "finished", "started", task_id) == pytest.approx(found["runtime"], abs=0.25)
 
 
 @BROKERS
@@ -158,8 +158,9 @@ def test_a_retry_tells_when_it_was_sent_first_and_when_it_ran_last(life):
     task_id = send(life, "twice.delay()")
     found = row(life, task_id)
     assert (found["retries"], found["result"], json.loads(found["progress"])) == (1, '"done"', {"percent": 50})
-    assert seconds(life, "started", "created", task_id) > 0.5
-    assert found["runtime"] < 0.2
+    assert seconds(life, "started", "created", task_id) > 1.7
+    # That of the last run, which does nothing; the first took longer.
+    assert found["runtime"] < 1.5
 
 
 @REDIS
@@ -278,6 +279,6 @@ def test_a_task_that_beat_has_sent_names_its_entry(life):
     work(life)
     life.start("celerybeat", ready="Sending due task")
     names = wait_until(
-        lambda: life.rows("SELECT periodic_task, name FROM celery_taskmeta WHERE status = 'SUCCESS'"), 30, "a result"
+        lambda: life.rows("SELECT periodic_task, name FROM celery_taskmeta WHERE status = 'SUCCESS'"), 60, "a result"
     )
     assert names[0] == ("every second", "shop.life.large")

@@ -113,8 +113,8 @@ def test_every_step_with_the_programs_running(programs, release):
 def wait_for_all_three(programs, old):
     """Wait until beat has sent a task of its old row, a worker has stored its result, and the camera its state."""
     stored = "SELECT task_id FROM celery_taskmeta WHERE status = 'SUCCESS' AND content_type IS NOT NULL"
-    wait_until(lambda: {row[0] for row in programs.rows(stored)} - old, 60, "the result of a periodic task")
+    wait_until(lambda: {row[0] for row in programs.rows(stored)} - old, 90, "the result of a periodic task")
     seen = (
         "SELECT s.task_id FROM djcelery_taskstate s JOIN celery_taskmeta m ON m.task_id = s.task_id WHERE s.state = ?"
     )
-    wait_until(lambda: {row[0] for row in programs.rows(seen, "SUCCESS")} - old, 30, "the state of such a task")
+    wait_until(lambda: {row[0] for row in programs.rows(seen, "SUCCESS")} - old, 90, "the state of such a task")

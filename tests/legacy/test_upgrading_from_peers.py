@@ -228,5 +228,5 @@ def test_what_the_packages_themselves_wrote_is_imported_and_reads_the_same(
     for words in (drop_results, drop_beat):
         dropped = run_peers(peers, "-m", "django", *words)
         assert dropped.returncode == 0, dropped.stderr
-    wait_until(lambda: RESULT not in database.tables(), 5, "their tables to be gone")
+    wait_until(lambda: RESULT not in database.tables(), 30, "their tables to be gone")
     assert models.TaskMeta.objects.using(database.alias).count() == len(rows)

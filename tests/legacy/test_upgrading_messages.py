@@ -82,7 +82,7 @@ def states(programs):
 
 
 def wait_for(programs, **expected):
-    wait_until(lambda: expected.items() <= states(programs).items(), 40, f"{expected}; there is {states(programs)}")
+    wait_until(lambda: expected.items() <= states(programs).items(), 90, f"{expected}; there is {states(programs)}")
 
 
 def test_old_json_runs_and_an_old_pickle_is_logged_and_gone(programs):
@@ -99,7 +99,7 @@ def test_old_json_runs_and_an_old_pickle_is_logged_and_gone(programs):
     worker = programs.start("celeryd", "-l", "info", "-c1", ready="ready.")
     wait_for(programs, **ran)
     worker.wait_for("Can't decode message body")
-    wait_until(lambda: not queue.waiting(), 20, "the queue to be empty")
+    wait_until(lambda: not queue.waiting(), 60, "the queue to be empty")
     # It is lost, and the worker goes on.
     assert pickled not in states(programs)
     assert worker.stop() == 0
@@ -122,7 +122,7 @@ def test_an_old_pickle_runs_where_the_settings_accept_it(programs):
     worker = programs.start("celeryd", "-l", "info", "-c1", ready="ready.")
     wait_for(programs, **ran)
     worker.wait_for("Can't decode message body")
-    wait_until(lambda: not queue.waiting(), 20, "the queue to be empty")
+    wait_until(lambda: not queue.waiting(), 60, "the queue to be empty")
     assert worker.stop() == 0
     assert lost not in states(programs)
     assert {text for (text,) in programs.rows("SELECT result FROM celery_taskmeta")} == {"5", '"ab"', "9"}

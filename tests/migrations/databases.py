@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -234,7 +235,8 @@ def legacy_file(folder: Path, release: str) -> str:
 @contextmanager
 def new_database(vendor: str, folder: Path, url: str | None = None) -> Iterator[Database]:
     """Make an empty database (or use the SQLite file at *url*), and drop it at the end."""
-    name = f"djcelery_test_{os.getpid()}_{next(_numbers)}"
+    # Containers have the same process ids, and may share a server, or find what one that was killed has left there.
+    name = f"djcelery_test_{os.getpid()}_{uuid.uuid4().hex[:8]}_{next(_numbers)}"
     if vendor == "sqlite":
         url = url or f"sqlite:///{folder / name}.sqlite"
         create = drop = lambda: None

@@ -182,7 +182,8 @@ def test_an_index_whose_concurrent_build_was_interrupted_is_replaced(postgresql)
             cursor.execute("UPDATE celery_taskmeta SET status = status")
             with pytest.raises(Exception, match="statement timeout"):
                 postgresql.execute(
-                    "SET statement_timeout = 200",
+                    # Time enough for a busy machine to begin with it.
+                    "SET statement_timeout = 3000",
                     f"CREATE INDEX CONCURRENTLY {name} ON celery_taskmeta (status, date_done)",
                 )
             cursor.execute("ROLLBACK")

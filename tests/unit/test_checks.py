@@ -16,6 +16,7 @@ from django.test import override_settings
 from djcelery import checks
 from djcelery.checks import broker, databases, looking, monitor, results, schedule
 from tests.checking import only
+from tests.services import wait_until
 
 pytestmark = pytest.mark.usefixtures("no_app")
 
@@ -481,17 +482,19 @@ def test_a_look_at_a_database_that_does_not_answer_ends_in_time(monkeypatch, tmp
     monkeypatch.setattr(looking, "LIMIT_S", 0.05)
     monkeypatch.setattr(looking, "_in_memory", lambda connection: False)
     asked = []
-    monkeypatch.setattr(looking, "_work", lambda *args: asked.append(args) or answer.wait(20))
+    monkeypatch.setattr(looking, "_work", lambda *args: asked.append(args) or answer.wait(60))
     monkeypatch.setattr(looking, "_silent_since_mono", {})
     assert looking.look(lambda connection: 1, "default") is None
     # The other checks of the same start don't wait for it again.
     assert looking.look(lambda connection: 1, "default") is None
+    wait_until(lambda: asked, what="the thread that asks")
     assert len(asked) == 1
     answer.set()
 
 
 def test_a_look_at_a_database_or_table_that_is_not_there_is_quiet(tmp_path, monkeypatch, capfd, django_db_blocker):
     options = {**connections["default"].settings_dict, "ENGINE": "django.db.backends.sqlite3", "OPTIONS": {}}
+    monkeypatch.setattr(looking, "LIMIT_S", 60.0)
     monkeypatch.setitem(connections.settings, "away", {**options, "NAME": str(tmp_path / "no" / "such.db")})
     monkeypatch.setitem(connections.settings, "empty", {**options, "NAME": str(tmp_path / "empty.db")})
     with django_db_blocker.unblock():

@@ -118,7 +118,7 @@ def test_reloader_ends_with_the_status_of_a_worker_that_ended_by_itself(celery_a
 
 
 def test_reloader_passes_signals_on_to_the_worker(celery_app, monkeypatch):
-    code = "import signal, time; signal.signal(signal.SIGINT, lambda *a: exit(5)); print(1, flush=True); time.sleep(60)"
+    code = "import signal, time; signal.signal(signal.SIGINT, lambda *a: exit(5)); print(1, flush=True); time.sleep(99)"
     reloader = Reloader(celery_app, [], [])
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as reloader.child:
         assert reloader.child.stdout.readline() == b"1\n"
@@ -130,7 +130,7 @@ def test_reloader_passes_signals_on_to_the_worker(celery_app, monkeypatch):
 
         monkeypatch.setattr("djcelery.management.reloader._is_foreground", lambda: False)
         reloader._pass_on_from_keyboard(signal.SIGINT, None)
-        assert reloader.child.wait(10) == 5
+        assert reloader.child.wait(60) == 5
 
 
 def test_reloader_waits_for_a_change_after_a_crash(celery_app, monkeypatch):

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from djcelery.humanize import crontab_text
+from tests.strategies import quick
 
 
 def text(line, zone=""):
@@ -116,5 +117,6 @@ FIELD = st.sampled_from(["*", "0", "1", "5", "*/2", "*/5", "*/7", "1-4", "2,5", 
 
 
 @given(st.tuples(*(FIELD for _ in range(5))))
+@quick
 def test_there_are_words_for_anything(fields):
     assert isinstance(crontab_text(*fields, zone="UTC"), str)

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from djcelery.managers.history import BOUNDS_S, Histogram
+from tests.strategies import quick
 
 durations = st.lists(st.floats(0, 10_000), max_size=50)
 
@@ -27,6 +28,7 @@ def test_each_bound_belongs_to_its_bucket():
 
 
 @given(durations)
+@quick
 def test_what_is_dumped_loads_as_the_same(values):
     made = histogram(*values)
     assert Histogram.load(made.dump()).counts == made.counts
@@ -44,6 +46,7 @@ def test_what_nobody_has_dumped_counts_nothing(text):
 
 
 @given(durations, durations)
+@quick
 def test_merging_counts_what_both_have_counted(one, other):
     merged = histogram(*one)
     merged.merge(histogram(*other))
@@ -51,6 +54,7 @@ def test_merging_counts_what_both_have_counted(one, other):
 
 
 @given(durations.filter(bool), st.floats(0, 1))
+@quick
 def test_a_percentile_is_in_the_bucket_of_the_true_one(values, fraction):
     values = [min(value, 3600) for value in values]
     found = histogram(*values).percentile(fraction)

@@ -33,8 +33,7 @@ from djcelery.schedulers.wallclock import SEARCH_YEARS
 UTC = timezone.utc
 MINUTE, HOUR, DAY = timedelta(minutes=1), timedelta(hours=1), timedelta(days=1)
 TICK = timedelta(microseconds=1)
-#: Nothing is kept between runs, and a busy machine is no failure.
-quick = settings(max_examples=120, deadline=None, database=None)
+quick = settings(max_examples=120)
 
 
 def utc(text):

@@ -282,7 +282,7 @@ def test_loads_is_for_pickles_and_raises_for_anything_else():
             loads(data)
 
 
-def test_a_result_set_without_an_id_can_be_shown():
+def test_a_result_set_without_an_id_can_be_shown(celery_app):
     member = b"ccelery.result\nAsyncResult\nU\x01a\x85R"
     back = read(b"\x80\x02ccelery.result\nResultSet\n]" + member + b"a\x85R.")
     assert repr(back) == "<ResultSet: [a]>"
