@@ -8,6 +8,7 @@ Next: ``docs/explain/life-of-a-schedule-change.rst``.
 from __future__ import annotations
 
 import copy
+from contextlib import suppress
 from datetime import datetime
 from typing import Any
 
@@ -35,6 +36,7 @@ from djcelery.admin.filters import is_key
 from djcelery.app import project_app
 from djcelery.forms import PeriodicTaskForm, registered_task_choices, remember_told
 from djcelery.models import PeriodicTask
+from djcelery.schedulers import unreadable
 
 _WIDE = ("extrapretty", "wide")
 
@@ -121,8 +123,13 @@ class PeriodicTaskAdmin(ShownValues, RefusingAdmin):
 
     def get_object(self, request: HttpRequest, object_id: str, from_field: str | None = None) -> PeriodicTask | None:
         """Return the row of a page, without what this person may not see; then it can't be changed, either."""
-        row = super().get_object(request, object_id, from_field)
-        if row is not None and not self.may_see_arguments(request):
+        row = None
+        with suppress(*unreadable.ERRORS):
+            row = super().get_object(request, object_id, from_field)
+        if row is None and is_key(object_id):
+            # Django takes a row that it can't read for one that is gone.
+            schedule_list.readable(request, PeriodicTask._base_manager.all(), [object_id])
+        elif row is not None and not self.may_see_arguments(request):
             for column in self.secret_columns:
                 if getattr(row, column):
                     setattr(row, column, Hidden(_("(hidden)")))

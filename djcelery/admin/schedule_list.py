@@ -6,10 +6,12 @@ Next: ``docs/explain/life-of-a-schedule-change.rst``.
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from django.contrib import admin
+from django.contrib import admin, messages
 from django.core.exceptions import ObjectDoesNotExist
 from django.db.models import F, OuterRef, Q, QuerySet, Subquery
 from django.http import HttpRequest
@@ -28,6 +30,9 @@ from djcelery.admin_utils import display_field
 from djcelery.app import project_app
 from djcelery.humanize import crontab_text
 from djcelery.models import PeriodicTask, TaskMeta, upcoming
+from djcelery.schedulers import unreadable
+
+logger = logging.getLogger(__name__)
 
 #: Enabled tasks that the filter by "overdue" looks at, those that ran longest ago.
 MAX_LOOKED_AT = 5_000
@@ -39,7 +44,7 @@ class PeriodicTaskList(CheckedList):
     """The list, whose rows know of their last runs."""
 
     def get_results(self, request: HttpRequest) -> None:
-        """Read the page: which rows it has, and then all that is shown of them.
+        """Read the page: which rows it has, and then all that is shown of them; name those that can't be read.
 
         Database: Django's queries, of which that of the rows reads no more than keys, and 1 more.
         """
@@ -48,10 +53,23 @@ class PeriodicTaskList(CheckedList):
         shown: Any = self.result_list  # type: ignore[has-type]
         keys = list(shown.values_list("pk", flat=True))
         results = TaskMeta._base_manager.filter(task_id=OuterRef("last_task_id"))
-        known = PeriodicTask.objects.filter(pk__in=keys).order_by().select_related(*TIMES)
+        known = PeriodicTask.objects.order_by().select_related(*TIMES)
         facts = known.with_last_run().with_latest_run().annotate(last_result_pk=Subquery(results.values("pk")[:1]))
-        by_key = {row.pk: row for row in facts} if keys else {}
+        by_key = {row.pk: row for row in readable(request, facts, keys)}
         self.result_list: list[Any] = [by_key[key] for key in keys if key in by_key]
+
+
+def readable(request: HttpRequest, rows: QuerySet, keys: Sequence[Any]) -> list[PeriodicTask]:
+    """Return those of *rows* that have one of *keys*; tell the person of any that can't be read."""
+    found = []
+    for each in unreadable.by_halves(keys, lambda some: list(rows.filter(pk__in=some))):
+        if isinstance(each, unreadable.Failure):
+            logger.error("Periodic task %s can't be read: %s", each.key, each.problem)
+            text = _("Periodic task %(key)s can't be read, and only SQL can mend it: %(reason)s")
+            messages.error(request, text % {"key": each.key, "reason": each.problem})
+        else:
+            found.append(each)
+    return found
 
 
 def in_words(task: PeriodicTask) -> str:

@@ -279,3 +279,23 @@ def __getattr__(name):
 
         return type("Mine", (DatabaseScheduler,), {})
     raise AttributeError(name)
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [("expires", "infinity"), ("last_run_at", "12000-01-01 00:00:00"), ("expires", "2026-02-31 00:00:00")],
+)
+def test_a_row_that_cannot_be_read_is_named_and_hides_no_other(admin_client, column, value):
+    bad, good = make("bad"), make("good")
+    accepted = {"sqlite": ["2026-02-31 00:00:00"], "postgresql": ["infinity", "12000-01-01 00:00:00"]}
+    if value not in accepted.get(connection.vendor, ()):
+        pytest.skip("the server refuses it, or reads it as nothing")
+    with connection.cursor() as cursor:
+        cursor.execute(f"UPDATE djcelery_periodictask SET {column} = %s WHERE id = %s", [value, bad.pk])
+    listed = admin_client.get(PAGE)
+    assert [row.pk for row in listed.context["cl"].result_list] == [good.pk]
+    words = f"Periodic task {bad.pk} can't be read, and only SQL can mend it: "
+    assert escape(words) in listed.content.decode()
+    page = admin_client.get(f"{PAGE}{bad.pk}/change/", follow=True)
+    assert page.status_code == 200
+    assert escape(words) in page.content.decode()
