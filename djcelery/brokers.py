@@ -21,16 +21,22 @@ TIMEOUTS: dict[str, tuple[str, ...]] = {
 }
 
 
-def bounded(connection: Any, limit_s: float) -> Any:
-    """Let no call on *connection* take much longer than *limit_s* seconds, as far as its transport can; return it.
+def bounded(app: Any, limit_s: float, *, reads: bool = False, **options: Any) -> Any:
+    """Return a new connection of *app*, no call on which takes much longer than *limit_s* seconds, as far as it can.
 
-    To be used before it is open. What the project's settings allow stays where it is shorter.
+    Nothing is connected yet. What the project's settings allow stays where it is shorter.
+
+    Args:
+        reads: The connection is ``app.connection_for_read()``, else ``app.connection_for_write()``.
+        options: More arguments for that.
     """
-    connection.connect_timeout = min(limit_s, connection.connect_timeout or limit_s)
-    options = connection.transport_options or {}
+    connect = app.connection_for_read if reads else app.connection_for_write
+    # Set later, it would hold for the first of several brokers only.
+    connection = connect(connect_timeout=min(limit_s, app.conf.broker_connection_timeout or limit_s), **options)
+    given = connection.transport_options or {}
     names = TIMEOUTS.get(connection.transport.driver_type, ())
-    limits = {name: min(limit_s, options.get(name) or limit_s) for name in names}
-    connection.transport_options = {**options, **limits}
+    limits = {name: min(limit_s, given.get(name) or limit_s) for name in names}
+    connection.transport_options = {**given, **limits}
     return connection
 
 

@@ -61,12 +61,12 @@ LAST_TRY_S = 120.0
 #: A statement of this length passes everywhere; a longer one may not.
 SAFE_STATEMENT_BYTES = 1_000_000
 
-# PostgreSQL: connection lost, transaction rolled back, shutdown, too many connections, lock not available.
-_SQLSTATES = ("08", "40", "57P", "53300", "55P03")
-# MariaDB and MySQL: too many connections, shutdown, network errors, lock timeout, deadlock, gone away, killed.
+# PostgreSQL: connection lost, transaction rolled back, shutdown, statement timeout, too many connections, lock timeout.
+_SQLSTATES = ("08", "40", "57P", "57014", "53300", "55P03")
+# MariaDB and MySQL: too many connections, shutdown, network errors, timeouts, deadlock, gone away, killed.
 _MYSQL_ERRNOS = frozenset(
-    {1020, 1040, 1042, 1043, 1047, 1053, 1077, 1079, 1080, 1205, 1213, 1290, 1927, 2002, 2003, 2006, 2013, 2055, 4031}
-    | {1152, *range(1154, 1162)}
+    {1020, 1040, 1042, 1043, 1047, 1053, 1077, 1079, 1080, 1205, 1213, 1290, 1927, 1969, 2002, 2003, 2006, 2013, 2055}
+    | {1152, *range(1154, 1162), 3024, 4031}
 )
 _SQLITE_BUSY, _SQLITE_LOCKED = 5, 6
 _DEADLOCKS = ("40P01", 1213)
@@ -93,7 +93,8 @@ def is_transient(exc: BaseException) -> bool:
     first = cause.args[0] if cause is not None and cause.args else None
     if isinstance(first, int):
         return first in _MYSQL_ERRNOS
-    return str(cause) in ("database is locked", "database table is locked")
+    # The second may name the table.
+    return str(cause).startswith(("database is locked", "database table is locked"))
 
 
 def is_deadlock(exc: BaseException) -> bool:
@@ -120,7 +121,7 @@ def retry_transient(
 
     Raises:
         django.db.Error: The error was not transient, the tries are used up, or the connection is
-            inside an ``atomic()`` block, where a retry can't help.
+            inside an ``atomic()`` block or has autocommit off, where a retry can't help.
     """
     if waits_s is None or eventloop.runs_here():
         waits_s = eventloop.QUICK_WAITS_S if eventloop.runs_here() else RETRY_WAITS_S
@@ -131,7 +132,7 @@ def retry_transient(
             return work(current)
         except Error as exc:
             last = attempt == len(waits_s) or time.monotonic() - began > LAST_TRY_S
-            if last or current.in_atomic_block or not is_transient(exc):
+            if last or is_callers(current) or not is_transient(exc):
                 raise
             wait = waits_s[attempt] * random.uniform(0.5, 1.5)  # noqa: S311 - jitter, not a secret
             logger.warning("Could not %s (%s); trying again in %.2f s.", what, exc, wait)

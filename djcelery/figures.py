@@ -19,6 +19,7 @@ from django.db.models import Case, Exists, F, Max, OuterRef, Q, QuerySet, Subque
 from djcelery import utils
 from djcelery.conf import conf
 from djcelery.exceptions import ScheduleError
+from djcelery.managers.retention import cutoff
 from djcelery.models import (
     LOST,
     BeatLease,
@@ -108,9 +109,13 @@ def unheard(found: Sequence[Worker]) -> list[Worker]:
 def lossy(found: Sequence[Worker]) -> list[Worker]:
     """Return those of the workers *found* that are online, and of most of whose tasks no event came since they started.
 
+    Of one that runs for longer than rows of tasks are kept that can't be told.
+
     Database: 1 query by an index, of a bounded number of rows; none if nothing much was missed.
     """
     suspects = [worker for worker in found if worker.is_alive() and (worker.missed or 0) * 2 > (worker.seen or 0) > 0]
+    kept_since = cutoff(utils.now(), conf.CELERYCAM_EXPIRE_SUCCESS)
+    suspects = [each for each in suspects if not (kept_since and each.online_at and each.online_at < kept_since)]
     suspects = suspects[:MAX_LOSSY]
     if not suspects:
         return []
@@ -347,5 +352,5 @@ def queues_seen(rows: int = LATEST_TASKS) -> tuple[list[str], bool]:
     """
     latest = list(TaskState.objects.order_by("-pk").values_list("queue", flat=True)[:rows])
     results = TaskMeta.objects.order_by("-pk").values_list("queue", flat=True)[:rows]
-    entries = PeriodicTask.objects.filter(enabled=True).order_by("queue").values_list("queue", flat=True).distinct()
+    entries = PeriodicTask.objects.filter(enabled=True).order_by("-pk").values_list("queue", flat=True)
     return sorted({name for name in (*latest, *results, *entries[:MAX_ROWS]) if name}), bool(latest)

@@ -137,7 +137,7 @@ def ask(app: Any, names: Iterable[str]) -> Broker:
     url = ""
     try:
         url = _safe_url(app)
-        with bounded(app.connection_for_read(), _TIMEOUT_S) as connection:
+        with bounded(app, _TIMEOUT_S, reads=True) as connection:
             connection.ensure_connection(max_retries=1, interval_start=0, timeout=_TIMEOUT_S)
             found = tuple(_queues(connection, sorted(names)))
     except Exception as exc:  # a transport may raise anything: a missing client an AttributeError

@@ -67,7 +67,7 @@ def broker(app: Any) -> Iterator[Any]:
     Raises:
         Exception: Whatever the transport raises; without redis-py, kombu's raises AttributeError.
     """
-    with bounded(app.connection_for_write(), _TIMEOUT_S) as connection:
+    with bounded(app, _TIMEOUT_S) as connection:
         # Without this, kombu would wait for a missing broker as long as it is missing.
         connection.ensure_connection(max_retries=1, interval_start=0, timeout=connection.connect_timeout)
         yield connection

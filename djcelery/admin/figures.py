@@ -204,7 +204,7 @@ def _most_failed(rows: Any) -> tuple[str, int] | None:
 
 
 def latest_failures(now: datetime) -> Any:
-    """Return the tasks that failed or were lost within a day, the latest first, without their wide columns."""
+    """Return the tasks that failed within a day, the latest first, without their wide columns."""
     wanted = Q(state=states.FAILURE, tstamp__gte=now - timedelta(days=1))
     columns = ("task_id", "state", "name", "tstamp", "exception", "worker__hostname")
     return TaskState.objects.filter(wanted).select_related("worker").only(*columns).order_by("-tstamp")

@@ -122,7 +122,7 @@ def _ask(
     def is_whole() -> bool:
         return 0 < wanted <= sum(len(answers) == len(commands) for answers in replies.values())
 
-    with bounded(app.connection_for_write(), wait_s) as connection:
+    with bounded(app, wait_s) as connection:
         connection.ensure_connection(max_retries=0, interval_start=0)
         mailbox = app.control.mailbox(connection)
         channel, producer = connection.default_channel, connection.Producer(auto_declare=False)

@@ -31,7 +31,7 @@ from djcelery.app import project_app
 from djcelery.exceptions import ScheduleError
 from djcelery.forms import project_tasks
 from djcelery.models import PeriodicTask
-from djcelery.schedulers import loading
+from djcelery.schedulers import loading, settings_entries
 from djcelery.schedulers.claims import Run
 from djcelery.schedulers.entry import unstored_options
 from djcelery.schedulers.outbox import DueEntry, expiry
@@ -108,8 +108,8 @@ def _entry(app: Any, planner: loading.Planner, row: Any) -> DueEntry:
     expires = expiry(plan, run)
     if expires is not None and expires <= now:
         raise Refused(_("It has expired: %(time)s.") % {"time": utils.local_text(expires)})
-    of_settings = (app.conf.beat_schedule or {}).get(plan.name)
-    entry = DueEntry(plan, run, app, unstored_options(of_settings) if isinstance(of_settings, dict) else None)
+    of_settings = (settings_entries.of_settings(app) or {}).get(plan.name)
+    entry = DueEntry(plan, run, app, unstored_options(of_settings))
     headers = entry.options["headers"]
     entry.options["headers"] = {name: value for name, value in headers.items() if name not in _BEATS_HEADERS}
     return entry

@@ -15,7 +15,7 @@ from celery import states
 from celery.backends.base import BaseBackend
 from celery.result import ResultBase, result_from_tuple
 from celery.utils.serialization import create_exception_cls, get_pickled_exception
-from django.db import router
+from django.db import connections, router
 from django.db.models import ExpressionWrapper, F, TextField
 from django.utils import timezone
 from django.utils.functional import cached_property, classproperty
@@ -253,6 +253,8 @@ class DatabaseBackend(OutcomesMixin, WaitingMixin, ChordMixin, redaction.Redacti
         """
         from djcelery.models import Chord
 
+        for model in (self.TaskModel, self.TaskSetModel, Chord):
+            db.ready(connections[router.db_for_write(model)])
         # A table of the project has neither our indexes nor names of tasks to go by.
         ages = Retention.of((), self.expires) if self._has_own_table() else Retention.from_settings(self.expires)
         results = self.TaskModel._default_manager.delete_by(ages)

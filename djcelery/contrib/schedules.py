@@ -19,7 +19,7 @@ from djcelery import times, utils
 from djcelery.app import project_app
 from djcelery.models import PeriodicTask
 from djcelery.models.upcoming import chosen_count, chosen_row, times_of, zone_of
-from djcelery.schedulers import nexttime
+from djcelery.schedulers import nexttime, settings_entries
 
 TICK = timedelta(microseconds=1)
 
@@ -81,7 +81,7 @@ def _schedule_of(entry: Any, start: datetime, app: Any) -> tuple[nexttime.Schedu
     """Return what *entry* fires by, and the instant at which it expires."""
     if isinstance(entry, str):
         found = PeriodicTask.objects.filter(name=entry).first()
-        entry = found or (app.conf.beat_schedule or {}).get(entry) or _unknown(entry)
+        entry = found or (settings_entries.of_settings(app) or {}).get(entry) or _unknown(entry)
     if isinstance(entry, PeriodicTask):
         return _of_row(entry, start, app), utils.to_utc(entry.expires) if entry.expires else None
     if isinstance(entry, Mapping):

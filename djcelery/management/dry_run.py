@@ -6,7 +6,7 @@ Next: ``docs/reference/commands.rst``.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
@@ -165,15 +165,15 @@ class DryRun:
 
     def _by_settings(self) -> Iterator[str]:
         """Yield what the beat that leads next does about the entries of the settings."""
-        entries = self.app.conf.beat_schedule or {}
-        if not isinstance(entries, Mapping):
+        entries = settings_entries.of_settings(self.app)
+        if entries is None:
             yield "CELERYBEAT_SCHEDULE is no dictionary: beat leaves the entries of the settings as they are"
             return
-        rows = settings_entries.known(self.model, [str(name) for name in entries])
+        rows = settings_entries.known(self.model, list(entries))
         for name, entry in entries.items():
             if not is_entry(entry):
                 yield f"{name}  its entry in the settings can't be read: beat logs an error and leaves it out"
-            elif str(name) not in rows:
+            elif name not in rows:
                 yield f"{name}  {entry.get('task', '')}  not in the table yet: beat adds it when it begins to lead"
         if conf.DJCELERY_SCHEDULE_POLICY == settings_entries.MIRROR:
             for _, name, task in settings_entries.removed(self.model, entries):

@@ -16,7 +16,7 @@ from typing import Any
 from django.db import connections, router
 from django.db.models import QuerySet
 
-from djcelery import utils
+from djcelery import db, utils
 from djcelery.ages import RetentionRule
 from djcelery.app import project_app
 from djcelery.management.results_progress import Progress, interruptible
@@ -112,6 +112,8 @@ class Cleanup:
                 self.stdout.write(f"{number:>12,}  {what}")
             self.stdout.write("Nothing was deleted: this is a dry run.")
             return
+        for model in (TaskMeta, TaskSetMeta, Chord):
+            db.ready(connections[self.table(model).db])
         started = time.monotonic()
         progress = Progress(self.stdout)
         totals: dict[str, int] = {}

@@ -14,7 +14,7 @@ from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
 from django.apps import apps
-from django.db import connections, models, router, transaction
+from django.db import models, router, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from djcelery import db, utils
@@ -142,7 +142,6 @@ class ChordManager(ExtendedManager):
         if not age:
             return 0
         alias = router.db_for_write(self.model)
-        db.ready(connections[alias])
         parts = self._part_model._default_manager.using(alias)
         expired = self.using(alias).filter(changed_at__lt=retention.before(utils.now(), age)).order_by("pk")
         deleted, last = 0, 0

@@ -190,10 +190,11 @@ def before(now: datetime, age: timedelta | float) -> datetime:
     Raises:
         ValueError: *age* is below 0: everything is older than the future.
     """
-    if isinstance(age, (int, float)):
-        age = timedelta(seconds=min(age, LONGEST.total_seconds()))
-    if age < timedelta(0):
+    seconds = age.total_seconds() if isinstance(age, timedelta) else age
+    if seconds < 0:
         raise ValueError(f"The age {age} is below 0.")
+    if not isinstance(age, timedelta):
+        age = timedelta(seconds=min(age, LONGEST.total_seconds()))
     return now - min(age, LONGEST)
 
 
@@ -240,7 +241,6 @@ def batches(
 
     Database: a SELECT and a DELETE per batch, in autocommit, with retries; see also ``expired``.
     """
-    db.ready(connections[rows.db])
     pace = _Pace(batch_rows)
     for part in expired(rows, retention, states=states, tasks=tasks):
         for deleted in _walk(part.group, part.rest, part.column, pace):
@@ -257,7 +257,6 @@ def delete_along(rows: QuerySet, column: str, batch_rows: int = 5000) -> Iterato
 
     Database: a SELECT and a DELETE per batch, in autocommit, with retries.
     """
-    db.ready(connections[rows.db])
     yield from _walk(rows, Q(), column, _Pace(batch_rows))
 
 

@@ -166,11 +166,6 @@ class Outbox:
         soonest = min((wait.until_mono for wait in self._waits.values()), default=0.0)
         self._look_mono = max(soonest, self._clock() + FIRST_WAIT_S)
 
-    def all_went_out(self) -> None:
-        """Note that no run waits any more."""
-        self.has_unsent = False
-        self._waits.clear()
-
     def _put_off(self, pk: int) -> None:
         """Have the unsent runs of task *pk* wait, longer each time, if they don't wait already."""
         now, before = self._clock(), self._waits.get(pk)

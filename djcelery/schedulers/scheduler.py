@@ -296,7 +296,7 @@ class DatabaseScheduler(EntriesScheduler):
     def connection(self) -> Any:
         """The connection to the broker; none of its calls lasts longer than a part of the lease."""
         limit_s = max(0.5, self.lease.length_s * BROKER_PART)
-        connection = bounded(self.app.connection_for_write(), limit_s)
+        connection = bounded(self.app, limit_s)
         if connection.transport.driver_type == "amqp":
             # Else a broker that dies takes with it what was sent last, and nobody knows.
             connection.transport_options.setdefault("confirm_publish", True)

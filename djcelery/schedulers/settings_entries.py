@@ -39,6 +39,12 @@ ORIGIN = "settings"
 _REMOVED = "removed"
 
 
+def of_settings(app: Any) -> dict[str, Any] | None:
+    """Return the entries of ``CELERYBEAT_SCHEDULE`` by name; None if it is no dictionary."""
+    entries = app.conf.beat_schedule or {}
+    return {str(name): entry for name, entry in entries.items()} if isinstance(entries, Mapping) else None
+
+
 def install(
     mapping: Mapping[str, Any], entry_class: Any, model: Any, app: Any, policy: str | None
 ) -> dict[str, dict[str, Any]]:
@@ -57,12 +63,13 @@ def install(
     """
     rows = known(model, [str(name) for name in mapping])
     options = {}
-    for name, entry in mapping.items():
+    for key, entry in mapping.items():
+        name = str(key)
         try:
             if not is_entry(entry):
                 raise TypeError("an entry is a dictionary, and so are its options")
             options[name] = unstored_options(entry)
-            row = rows.get(str(name))
+            row = rows.get(name)
             if isinstance(row, unreadable.Failure):
                 raise row.problem
             with _alone(model):

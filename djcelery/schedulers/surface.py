@@ -81,9 +81,10 @@ class EntriesScheduler(Scheduler):
     def setup_schedule(self) -> None:
         """Write the default entries and those of ``CELERYBEAT_SCHEDULE``. Called when this beat begins to lead."""
         self.install_default_entries(self.schedule)
-        entries = self.app.conf.beat_schedule or {}
-        if not isinstance(entries, Mapping):
-            logger.error("beat: CELERYBEAT_SCHEDULE is no dictionary: %r. Its entries stay as they are.", entries)
+        entries = settings_entries.of_settings(self.app)
+        if entries is None:
+            wrong = self.app.conf.beat_schedule
+            logger.error("beat: CELERYBEAT_SCHEDULE is no dictionary: %r. Its entries stay as they are.", wrong)
             return
         self.update_from_dict(entries)
         if conf.DJCELERY_SCHEDULE_POLICY == settings_entries.MIRROR:
@@ -134,10 +135,11 @@ class EntriesScheduler(Scheduler):
             return
         except unreadable.ERRORS as exc:
             logger.debug("beat: a row can't be read (%r); looking for it.", exc)
-        keys = list(rows.values_list("pk", flat=True))
-        for one in unreadable.by_halves(keys, lambda part: list(rows.filter(pk__in=part))):
+        names = dict(rows.values_list("pk", "name"))
+        for one in unreadable.by_halves(list(names), lambda part: list(rows.filter(pk__in=part))):
             if isinstance(one, unreadable.Failure):
-                self._tell(self.Model(pk=one.key), ScheduleError(f"a value of its row can't be read ({one.problem})."))
+                problem = ScheduleError(f"a value of its row can't be read ({one.problem}).")
+                self._tell(self.Model(pk=one.key, name=names[one.key]), problem)
             else:
                 yield one
 

@@ -12,6 +12,7 @@ Next: ``docs/explain/receiving-events.rst``.
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections import deque
 from collections.abc import Mapping
@@ -20,6 +21,8 @@ from typing import Any, NamedTuple
 
 from djcelery.snapshot.dirty import MAX_WORKERS
 from djcelery.snapshot.intake import MOST
+
+logger = logging.getLogger(__name__)
 
 __all__ = ("Account", "Known", "Missed")
 
@@ -273,6 +276,8 @@ class Missed:
             if len(self._workers) >= MAX_WORKERS:
                 self._make_room(received_at_s)
             if len(self._workers) >= MAX_WORKERS:
+                if not self.dropped:
+                    logger.warning("More than %d workers: what is missed of the others is not known.", MAX_WORKERS)
                 self.dropped += 1
                 return None
             worker = self._workers[hostname] = _Worker(self._known.pop(hostname, None))

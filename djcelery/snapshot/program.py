@@ -281,7 +281,7 @@ class Program:
         self.writer.note(
             events=counts.events,
             malformed=counts.malformed,
-            dropped=counts.dropped + self.missed.dropped,
+            dropped=counts.dropped,
             missed=self.missed.total,
             waiting=self.dirty.waiting,
             event_at_s=self._event_at_s,

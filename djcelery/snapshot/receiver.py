@@ -83,7 +83,7 @@ class Receiver:
         self.app, self.ttl_s = app, min(ttl_s, _LONGEST_TTL_S)
         self.queue_name = f"{app.conf.event_queue_prefix}.djcelery.{name}"
         self.take, self.refuse, self.returned, self.should_stop = take, refuse, returned, should_stop
-        self.connection = bounded(app.connection_for_read(heartbeat=app.conf.broker_heartbeat), LIMIT_S)
+        self.connection = bounded(app, LIMIT_S, reads=True, heartbeat=app.conf.broker_heartbeat)
         #: Whether the broker keeps events until they are acknowledged.
         self.acknowledges = self.connection.transport.driver_type == "amqp"
         self.errors = (*self.connection.connection_errors, *self.connection.channel_errors, OperationalError, OSError)

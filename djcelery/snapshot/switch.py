@@ -82,7 +82,7 @@ class Switch:
         logger.info("Told %s to send events of tasks.", "all workers" if is_all else ", ".join(names))
 
     def _send(self, destination: list[str] | None) -> None:
-        with bounded(self.app.connection_for_write(), LIMIT_S) as connection:
+        with bounded(self.app, LIMIT_S) as connection:
             connection.ensure_connection(max_retries=1, interval_start=0, timeout=LIMIT_S)
             mailbox = control_over(self.app, connection).mailbox(connection)
             if destination is None:

@@ -183,6 +183,7 @@ class Upkeep:
         Database: see ``retention``; a transaction for workers.
         """
         now = now or utils.now()
+        db.ready(connections[self.alias])
         yield from self.task_model.objects.expiring(ages, now)
         yield from self.task_model.objects.purging()
         history = self._models.TaskHistory.objects.using(self.alias)

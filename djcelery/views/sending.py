@@ -147,7 +147,7 @@ def _producer(app: Any) -> Iterator[Any]:
 
     It is of a pool of its own, so that what the project sends elsewhere waits as long as the project says.
     """
-    wanted = bounded(app.connection_for_write(), _TIMEOUT_S)
+    wanted = bounded(app, _TIMEOUT_S)
     # Looking at it makes all of kombu's pools as large as the project's setting says.
     _ = app.pool
     with pools.producers[wanted].acquire(block=True, timeout=_TIMEOUT_S) as producer:

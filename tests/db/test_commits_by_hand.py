@@ -7,7 +7,7 @@ from datetime import timedelta
 
 import pytest
 from celery import states
-from django.db import connection, connections
+from django.db import OperationalError, connection, connections
 
 from djcelery import db, utils
 from djcelery.backends.database import DatabaseBackend
@@ -120,6 +120,29 @@ def test_expired_results_are_deleted_for_good(backend, settings):
     finally:
         connection.set_autocommit(True)
     assert (seen(), seen(Chord, "group_id")) == ([], [])
+
+
+def test_what_the_caller_deletes_commits_nothing_of_his(by_hand):
+    TaskMeta.objects.create(task_id="own")
+    TaskMeta.objects.delete_expired(1)
+    Chord.objects.delete_expired(1)
+    connection.rollback()
+    assert not connection.get_autocommit()
+    assert seen() == []
+
+
+def test_nothing_is_tried_again_in_a_transaction_of_the_caller(by_hand):
+    tries = []
+
+    def work(used):
+        tries.append(used)
+        raise OperationalError("gone") from Exception(2006)
+
+    TaskMeta.objects.create(task_id="own")
+    with pytest.raises(OperationalError):
+        db.retry_transient(work, lambda: connection, "test")
+    assert tries == [connection]
+    connection.rollback()
 
 
 def test_a_connection_made_ready_commits_each_statement(by_hand):

@@ -120,6 +120,12 @@ def test_what_earlier_processes_of_a_worker_missed_is_no_problem_of_the_present_
     assert problems(admin_client) == []
 
 
+def test_a_worker_that_runs_for_longer_than_tasks_are_kept_is_not_said_to_send_no_events(admin_client, all_well):
+    old = worker("old@h", processed=15_000, seen=9000, missed=6000, online_at=utils.now() - timedelta(days=10))
+    task("latest", worker=old)
+    assert problems(admin_client) == []
+
+
 def test_a_wrong_clock_is_a_problem(admin_client, all_well):
     worker("skewed@h", clock_skew=-61.0)
     worker("fine@h", clock_skew=0.2)

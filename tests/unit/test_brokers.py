@@ -24,7 +24,7 @@ def test_each_call_of_a_transport_that_can_is_bounded(app, scheme, kind):
     if kind == "redis":
         pytest.importorskip("redis")
     app.conf.broker_url = f"{scheme}://localhost//"
-    connection = bounded(app.connection_for_write(), 0.5)
+    connection = bounded(app, 0.5)
     assert connection.connect_timeout == 0.5
     assert connection.transport_options == dict.fromkeys(TIMEOUTS.get(kind, ()), 0.5)
 
@@ -33,11 +33,21 @@ def test_what_the_project_allows_stays_where_it_is_shorter(app):
     app.conf.broker_url = "amqp://localhost//"
     app.conf.broker_connection_timeout = 0.1
     app.conf.broker_transport_options = {"read_timeout": 0.2, "write_timeout": 60, "login_method": "PLAIN"}
-    connection = bounded(app.connection_for_write(), 0.5)
+    connection = bounded(app, 0.5)
     assert connection.connect_timeout == 0.1
     assert connection.transport_options == {"read_timeout": 0.2, "write_timeout": 0.5, "login_method": "PLAIN"}
     # The next connection waits as long as the project says.
     assert app.connection_for_write().transport_options["write_timeout"] == 60
+
+
+def test_each_of_several_brokers_is_bounded(app):
+    app.conf.broker_url = ["amqp://one//", "amqp://two//"]
+    app.conf.broker_connection_timeout = 60
+    connection = bounded(app, 0.5)
+    connection.maybe_switch_next()
+    connection.maybe_switch_next()
+    assert connection.connect_timeout == 0.5
+    assert connection.transport_options == dict.fromkeys(TIMEOUTS["amqp"], 0.5)
 
 
 @pytest.mark.parametrize("scheme", ["redis", "amqp"])
@@ -46,7 +56,7 @@ def test_a_broker_that_accepts_and_never_answers_is_an_error(app, scheme):
         pytest.importorskip("redis")
     with socket.create_server(("127.0.0.1", 0)) as silent:
         app.conf.broker_url = f"{scheme}://127.0.0.1:{silent.getsockname()[1]}//"
-        connection = bounded(app.connection_for_write(), 0.1)
+        connection = bounded(app, 0.1)
         with pytest.raises(OperationalError):
             connection.ensure_connection(max_retries=1, interval_start=0, timeout=0.1)
 
@@ -59,7 +69,7 @@ def test_control_is_sent_over_the_connection_that_is_given_and_once(app, monkeyp
         tries.append(self.connection)
         raise ConnectionResetError("the broker has died")
 
-    with bounded(app.connection_for_write(), 0.5) as connection:
+    with bounded(app, 0.5) as connection:
         control = control_over(app, connection)
         monkeypatch.setattr(Producer, "_publish", publish)
         with pytest.raises(ConnectionResetError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from types import MappingProxyType
 
 import pytest
 from django.db import DataError, IntegrityError, InterfaceError, OperationalError, connections
@@ -35,6 +36,8 @@ def sqlite_error(code):
         (wrapped(OperationalError(), Psycopg(None)), True),
         (wrapped(OperationalError(), Psycopg("40P01")), True),
         (wrapped(OperationalError(), Psycopg("40001")), True),
+        (wrapped(OperationalError(), Psycopg("57014")), True),
+        (wrapped(OperationalError(), Exception(1969, "max_statement_time exceeded")), True),
         (wrapped(IntegrityError(), Psycopg("23505")), False),
         (wrapped(DataError(), Psycopg("22001")), False),
         (wrapped(OperationalError(), Exception(2006, "gone away")), True),
@@ -46,6 +49,7 @@ def sqlite_error(code):
         (wrapped(OperationalError(), sqlite_error(261)), True),
         (wrapped(OperationalError(), sqlite_error(1)), False),
         (wrapped(OperationalError(), Exception("database is locked")), True),
+        (wrapped(OperationalError(), Exception("database table is locked: celery_taskmeta")), True),
         (wrapped(OperationalError(), Exception("no such table: x")), False),
         (InterfaceError(), True),
         (ValueError("database is locked"), False),
@@ -74,6 +78,7 @@ def test_a_deadlock_is_told_from_other_errors(error, expected):
 class Fake:
     in_atomic_block = False
     connection = None
+    settings_dict = MappingProxyType({"AUTOCOMMIT": True})
 
 
 def test_transient_errors_are_retried_until_the_tries_are_used_up(caplog):
