@@ -20,7 +20,7 @@ SHORTEST_PERIOD = timedelta(seconds=1)
 #: Years of instants: beyond, databases and time zones have limits of their own.
 YEARS = range(1900, 9000)
 #: What a column of 32 bits holds; SQLite takes more, which Python can't count from any instant.
-_LARGEST = 2**31 - 1
+LARGEST = 2**31 - 1
 #: Headers by which a message of Celery says which task it is, under which id. The run history says so beforehand, so
 #: nobody else may; what the others say (``shadow``, ``timelimit``, ``argsrepr``, …) is up to whoever sets them.
 OWN_HEADERS = frozenset({"id", "task"})
@@ -128,10 +128,10 @@ def check_range(name: str, value: int | None) -> None:
         ValidationError: Names the range.
     """
     least, most = RANGES[name]
-    if value is None or least <= value <= (_LARGEST if most is None else most):
+    if value is None or least <= value <= (LARGEST if most is None else most):
         return
-    if most is None and value > _LARGEST:
-        raise ValidationError(_("Must be at most %(most)s."), params={"most": _LARGEST})
+    if most is None and value > LARGEST:
+        raise ValidationError(_("Must be at most %(most)s."), params={"most": LARGEST})
     if most is None:
         raise ValidationError(_("Must be at least %(least)s."), params={"least": least})
     raise ValidationError(_("Must be between %(least)s and %(most)s."), params={"least": least, "most": most})

@@ -32,9 +32,8 @@ SHORTEST_PERIOD = timedelta(seconds=1)
 #: Rows per round trip when all are read.
 CHUNK_ROWS = 2000
 ZERO = timedelta(0)
-#: Columns of seconds, and what a column of 32 bits holds: SQLite takes more, which no instant can be moved by.
-_SECONDS = ("expire_seconds", "grace_seconds", "overlap_timeout", "jitter_seconds")
-_MOST_SECONDS = 2**31 - 1
+#: Columns of seconds.
+_SECONDS = tuple(name for name in rules.RANGES if name != "priority")
 #: What beat reads beside the columns of which digests are made.
 _MORE = ("last_run_at", "date_changed", "last_error")
 
@@ -122,13 +121,13 @@ class Planner:
 
     def _plan(self, row: Any, now: datetime) -> Plan:
         for name in _SECONDS:
-            if (getattr(row, name) or 0) > _MOST_SECONDS:
+            if (getattr(row, name) or 0) > rules.LARGEST:
                 raise ScheduleError(f"its {name} are too many to be counted ({getattr(row, name)}). Correct them.")
         counts_from = utils.to_utc(max_known(_base(row), _changed_at(row)) or now)
         schedule = self._schedule(row, counts_from)
         delay = jitter_offset(row.name, row.jitter_seconds) if row.jitter_seconds else ZERO
         since = counts_from if row.last_run_at is None else max(counts_from, utils.to_utc(row.last_run_at))
-        rules = Rules(
+        missed = Rules(
             row.missed_runs or None,
             None if row.grace_seconds is None else timedelta(seconds=row.grace_seconds),
             bool(row.no_overlap),
@@ -147,7 +146,7 @@ class Planner:
             row.expire_seconds,
         )
         texts = (intern(row.task), self._share(row.args or "[]"), self._share(row.kwargs or "{}"))
-        return Plan(row.pk, row.name, *texts, schedule, since - delay, self._share(options), self._share(rules), delay)
+        return Plan(row.pk, row.name, *texts, schedule, since - delay, self._share(options), self._share(missed), delay)
 
     def _share(self, value: Any) -> Any:
         return self._shared.setdefault(value, value)

@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 
 from djcelery.snapshot.dirty import MAX_WORKERS
 from djcelery.snapshot.intake import MOST
+from djcelery.snapshot.processes import MOST_PROCESSES, Room
 
 logger = logging.getLogger(__name__)
 
@@ -35,13 +36,9 @@ _MOST_RUNNING = 10_000
 _AGREE = 3
 #: A longer name has no row.
 _MOST_NAME_CHARACTERS = 255
-#: Processes of one node name that are kept apart: more than one only while they take turns.
-_MOST_PROCESSES = 3
 #: More than that is not missed in one go: no worker runs 10,000 tasks a second while the camera is away for a day. Who
 #: says so is broken, or lies.
 _MOST_AT_ONCE = 10**9
-#: Seconds of silence after which a worker makes room for another, when there are too many, and between two looks.
-_SILENT_S, _LOOK_EVERY_S = 3600.0, 10.0
 
 
 class Account(NamedTuple):
@@ -198,7 +195,7 @@ class _Worker:
         if found is None:
             # A worker that was watched has another process: everything that it ran is of our time.
             found = self.by_pid[pid] = _Process(0 if self.sends_events else None, self.sends_events)
-            if len(self.by_pid) > _MOST_PROCESSES:
+            if len(self.by_pid) > MOST_PROCESSES:
                 del self.by_pid[next(iter(self.by_pid))]
         return found
 
@@ -242,7 +239,7 @@ class Missed:
         self._known = dict(islice((known or {}).items(), MAX_WORKERS))
         self._workers: dict[str, _Worker] = {}
         self._changed: set[str] = set()
-        self._next_room_s = 0.0
+        self._room = Room()
         self._lock = threading.Lock()
 
     def event(self, event: Any, received_at_s: float) -> None:
@@ -302,10 +299,9 @@ class Missed:
             self._forget(before_s)
 
     def _make_room(self, now_s: float) -> None:
-        # Looking through all of them for each event of a stranger would be slow.
-        if now_s >= self._next_room_s or now_s < self._next_room_s - _LOOK_EVERY_S:
-            self._next_room_s = now_s + _LOOK_EVERY_S
-            self._forget(now_s - _SILENT_S)
+        before_s = self._room.silent_before(now_s)
+        if before_s is not None:
+            self._forget(before_s)
 
     def _forget(self, before_s: float) -> None:
         for name in [name for name, worker in self._workers.items() if worker.heard_at_s < before_s]:

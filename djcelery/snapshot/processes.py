@@ -1,18 +1,30 @@
 """When the processes of workers were heard of first: a task that began later is theirs, one that began before isn't.
 
-Called by ``dirty`` and ``camera``. A batch tells of a worker what came last, and what is written of it must not be
-younger than what it runs: ``upkeep`` takes such tasks for those of a process that is gone. Pure.
+Called by ``dirty``, ``camera`` and ``missed``. A batch tells of a worker what came last, and what is written of it must
+not be younger than what it runs: ``upkeep`` takes such tasks for those of a process that is gone. Pure.
 Next: ``docs/explain/life-of-a-task-event.rst``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 #: Processes of one node name that are kept apart: more than one only while they take turns.
-_MOST_PROCESSES = 3
+MOST_PROCESSES = 3
 #: Seconds of silence after which a worker makes room for another, when there are too many, and between two looks.
 _SILENT_S, _LOOK_EVERY_S = 3600.0, 10.0
+
+
+class Room:
+    """When to look for silent workers, of which there are too many: for each event of a stranger would be slow."""
+
+    def __init__(self) -> None:
+        self._next_s = 0.0
+
+    def silent_before(self, now_s: float) -> float | None:
+        """Return the time before which a worker that makes room was heard of last; None if it is too early to look."""
+        if self._next_s - _LOOK_EVERY_S <= now_s < self._next_s:
+            return None
+        self._next_s = now_s + _LOOK_EVERY_S
+        return now_s - _SILENT_S
 
 
 class _Process:
@@ -33,7 +45,7 @@ class Processes:
         self._workers: dict[str, dict[int | None, _Process]] = {}
         # When each worker was heard of, by the camera's clock.
         self._heard: dict[str, float] = {}
-        self._next_room_s = 0.0
+        self._room = Room()
 
     def hear(self, hostname: str, pid: int | None, sent_at: float, came_at: float) -> None:
         """Take in any event of the process *pid*."""
@@ -76,18 +88,14 @@ class Processes:
         process = processes.get(pid)
         if process is None:
             process = processes[pid] = _Process(sent_at)
-            if len(processes) > _MOST_PROCESSES:
+            if len(processes) > MOST_PROCESSES:
                 del processes[next(iter(processes))]
         return process
 
     def _make_room(self, now_s: float) -> bool:
-        if self._next_room_s - _LOOK_EVERY_S <= now_s < self._next_room_s:
-            # Looking through all of them for each event of a stranger would be slow.
+        before_s = self._room.silent_before(now_s)
+        if before_s is None:
             return False
-        self._next_room_s = now_s + _LOOK_EVERY_S
-        for hostname in list(self._silent(now_s - _SILENT_S)):
+        for hostname in [name for name, came_at in self._heard.items() if came_at < before_s]:
             del self._workers[hostname], self._heard[hostname]
         return len(self._workers) < self._most
-
-    def _silent(self, before_s: float) -> Iterator[str]:
-        return (hostname for hostname, came_at in self._heard.items() if came_at < before_s)
