@@ -8,6 +8,7 @@ from datetime import timedelta
 import pytest
 from celery import states
 from django.db import OperationalError, connection, connections
+from django.db.backends.base.base import BaseDatabaseWrapper
 
 from djcelery import db, utils
 from djcelery.backends.database import DatabaseBackend
@@ -52,7 +53,8 @@ def seen(model=TaskMeta, column="task_id"):
     with other.cursor() as cursor:
         cursor.execute(f"SELECT {column} FROM {model._meta.db_table} ORDER BY id")
         rows = cursor.fetchall()
-    other.close()
+    # SQLite's would leave one in memory open.
+    BaseDatabaseWrapper.close(other)
     return [row[0] for row in rows]
 
 
