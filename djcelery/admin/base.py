@@ -27,6 +27,7 @@ from django.utils.translation import gettext as _
 
 from djcelery import db
 from djcelery.admin.filters import KEY_DIGITS, is_key, parse_moment
+from djcelery.admin.search import MAX_LENGTH
 
 # What Django's filters of columns, and its hierarchy of dates, put into the address.
 _FILTER_LOOKUPS = ("exact", "isnull", "in", "gt", "gte", "lt", "lte")
@@ -70,6 +71,11 @@ def _converts_time_zones(connection: BaseDatabaseWrapper) -> bool:
     """Tell whether the database can say on which local day an instant was; MySQL needs its tables of zones for it."""
     is_local = not settings.USE_TZ or connection.timezone_name == timezone.get_current_timezone_name()
     return is_local or connection.features.has_zoneinfo_database
+
+
+def can_be_found(term: str) -> bool:
+    """Tell whether any database can look for *term*: SQLite refuses a pattern of more than 50,000 bytes."""
+    return len(term) <= MAX_LENGTH and db.storable(term) == term
 
 
 class CheckedList(ChangeList):
@@ -209,7 +215,7 @@ class RefusingAdmin(admin.ModelAdmin):
 
     def get_search_results(self, request: HttpRequest, queryset: QuerySet, search_term: str) -> tuple[QuerySet, bool]:
         """Return the rows that *search_term* finds; autocompletion passes on what Django's own field would refuse."""
-        if db.storable(search_term) != search_term:
+        if not can_be_found(search_term):
             return queryset.none(), False
         return super().get_search_results(request, queryset, search_term)
 

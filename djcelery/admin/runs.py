@@ -19,7 +19,7 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
 from djcelery.admin import values
-from djcelery.admin.base import ModelMonitor
+from djcelery.admin.base import ModelMonitor, can_be_found
 from djcelery.admin.columns import TASK_STATE_COLORS, colored, short_moment
 from djcelery.admin.filters import short_key
 from djcelery.admin.finding import begins_with
@@ -154,6 +154,8 @@ class PeriodicRunAdmin(ModelMonitor):
         text = search_term.strip()
         if not text:
             return queryset, False
+        if not can_be_found(text):
+            return queryset.none(), False
         if PeriodicRun.objects.filter(task_id=text).exists():
             return queryset.filter(task_id=text), False
         tasks = PeriodicTask.objects.filter(begins_with(connections[queryset.db].vendor, "name", text))

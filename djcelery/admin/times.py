@@ -24,9 +24,9 @@ from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
-from djcelery import db, utils
+from djcelery import utils
 from djcelery.admin import values
-from djcelery.admin.base import BoundedList, BoundedPaginator, RefusingAdmin
+from djcelery.admin.base import BoundedList, BoundedPaginator, RefusingAdmin, can_be_found
 from djcelery.admin.schedule_list import times_in_words
 from djcelery.forms import ClockedScheduleForm, CrontabScheduleForm, IntervalScheduleForm, SolarScheduleForm
 from djcelery.models import ClockedSchedule, CrontabSchedule, IntervalSchedule, PeriodicTask, SolarSchedule
@@ -72,7 +72,7 @@ class TimesAdmin(RefusingAdmin):
 
     def get_search_results(self, request: HttpRequest, queryset: QuerySet, search_term: str) -> tuple[QuerySet, bool]:
         """Return the rows that all words of *search_term* fit."""
-        if db.storable(search_term) != search_term:
+        if not can_be_found(search_term):
             return queryset.none(), False
         for condition in self.conditions(search_term.strip()):
             queryset = queryset.filter(condition)

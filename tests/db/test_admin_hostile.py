@@ -31,7 +31,7 @@ from djcelery.models import (
 from djcelery.picklefield import PickledObject
 from djcelery.schedulers import loading
 from tests.checking import said
-from tests.db.schedules import make
+from tests.db.schedules import make, run
 
 pytestmark = pytest.mark.django_db
 
@@ -112,6 +112,18 @@ def test_no_term_breaks_an_autocompletion(admin_client, name, term):
     field = name.removesuffix("schedule")
     query = {"app_label": "djcelery", "model_name": "periodictask", "field_name": field, "term": term}
     assert admin_client.get("/admin/autocomplete/", query).status_code == 200
+
+
+@pytest.mark.parametrize("model", ["periodictask", "periodicrun", "taskstate", "taskmeta", "workerstate", *TIMES])
+def test_a_term_that_no_database_looks_for_finds_nothing(admin_client, model):
+    # SQLite refuses patterns of more than 50,000 bytes, once it has a row to compare.
+    worker = WorkerState.objects.create(hostname="w@h")
+    TaskState.objects.create(task_id="t", name="add", state="STARTED", tstamp=utils.now(), worker=worker)
+    run(make("a", interval=IntervalSchedule.objects.create(every=1, period="days")))
+    page = admin_client.get(f"/admin/djcelery/{model}/", {"q": "x" * 70_000})
+    assert page.status_code == 200
+    query = {"app_label": "djcelery", "model_name": "taskstate", "field_name": "worker", "term": "x" * 70_000}
+    assert admin_client.get("/admin/autocomplete/", query).json()["results"] == []
 
 
 def test_a_term_with_nul_finds_no_worker(admin_client):
