@@ -203,7 +203,7 @@ class SolarScheduleAdmin(TimesAdmin):
             low = Decimal(word.rstrip(","))
         except InvalidOperation:
             return Q(event__in=_by_label(SOLAR_CHOICES, word))
-        if not low.is_finite() or abs(low) > 180 or int(low.as_tuple().exponent) < -_MAX_DECIMALS:
+        if not low.is_finite() or low.copy_abs() > 180 or int(low.as_tuple().exponent) < -_MAX_DECIMALS:
             return Q(pk__in=[])
         # 51.2 is what begins like that: from there to below 51.3.
         exponent = low.as_tuple().exponent
