@@ -107,7 +107,9 @@ def test_the_filters_that_a_project_adds_work(rf, lookup, is_allowed):
 
 
 @pytest.mark.parametrize("name", TIMES)
-@pytest.mark.parametrize("term", ["a\x00b", "0001-01-01", "9999-12-31 23:59", "1e-999999", "1e999999999", "sNaN", "9" * 400])
+@pytest.mark.parametrize(
+    "term", ["a\x00b", "0001-01-01", "9999-12-31 23:59", "1e-999999", "1e999999999", "sNaN", "9" * 400]
+)
 def test_no_term_breaks_an_autocompletion(admin_client, name, term):
     field = name.removesuffix("schedule")
     query = {"app_label": "djcelery", "model_name": "periodictask", "field_name": field, "term": term}
