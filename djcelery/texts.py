@@ -5,12 +5,13 @@ Reached as names of ``db``, whose callers write what tasks and events say.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from django.db import Error
 from django.db.backends.base.base import BaseDatabaseWrapper
 
-__all__ = ("execute_text", "is_bad_text", "largest_text", "storable", "three_byte")
+__all__ = ("execute_text", "fitting", "is_bad_text", "largest_text", "storable", "three_byte")
 
 _MYSQL_BAD_TEXT = (1366, 3988)
 _LARGEST_TEXT = {"sqlite": 900_000_000, "postgresql": 400_000_000}
@@ -68,3 +69,15 @@ def largest_text(connection: BaseDatabaseWrapper) -> int | None:
         cursor.execute("SELECT @@max_allowed_packet")
         # Quotes and backslashes are doubled on the way, and other columns take room, too.
         return cursor.fetchone()[0] * 2 // 5
+
+
+def fitting(lengths: Iterable[tuple[Any, int]], most: int) -> list[Any]:
+    """Return the first of the keys in *lengths* whose texts together are no longer than *most*; one at least."""
+    keys: list[Any] = []
+    total = 0
+    for key, length in lengths:
+        total += length
+        if keys and total > most:
+            break
+        keys.append(key)
+    return keys

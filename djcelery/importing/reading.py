@@ -16,6 +16,8 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from django.utils.dateparse import parse_datetime
 from django.utils.timezone import is_naive, make_aware
 
+from djcelery.texts import fitting
+
 __all__ = ("Row", "Table", "Unreadable", "instant")
 
 #: How many characters of long texts are in memory at once, but for a single row that has more.
@@ -118,14 +120,7 @@ class Table:
                 [] if last is None else [last],
             )
             found = cursor.fetchall()
-        keys: list[int] = []
-        total = 0
-        for key, length in found:
-            total += length
-            if keys and total > BATCH_CHARACTERS:
-                break
-            keys.append(key)
-        return keys
+        return fitting(found, BATCH_CHARACTERS)
 
     @property
     def _quoted(self) -> str:

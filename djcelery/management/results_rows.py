@@ -19,6 +19,7 @@ from django.db.models.functions import Coalesce, Length
 from djcelery import db
 from djcelery.management.results_json import Lossy, Values
 from djcelery.models import TaskMeta, TaskSetMeta
+from djcelery.texts import fitting
 
 __all__ = ("Conversion", "Skipped", "Summary")
 
@@ -143,13 +144,7 @@ class Conversion:
             found = list((rows if last is None else rows.filter(pk__gt=last))[: self.batch_rows])
             if not found:
                 return
-            keys: list[Any] = []
-            total = 0
-            for pk, length in found:
-                total += length
-                if keys and total > BATCH_BYTES:
-                    break
-                keys.append(pk)
+            keys = fitting(found, BATCH_BYTES)
             yield keys
             last = keys[-1]
 

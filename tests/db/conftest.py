@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import pytest
+from celery.app.control import Control
 from django.contrib.auth.models import Permission
 from django.core.cache import cache
+from django.db import connection
 from django.utils import timezone, translation
+
+from tests.db import peer_tables
 
 
 @pytest.fixture(autouse=True)
@@ -57,3 +61,30 @@ def all_well(celery_app, broker_said):
     worker(active=1, processed=10, seen=10, missed=0)
     task()
     add(minute(1), count=10, runtime=(0.02,))
+
+
+@pytest.fixture
+def bare_app(celery_app, monkeypatch):
+    """An app that imports no task modules of the project."""
+    monkeypatch.setattr(celery_app.loader, "import_default_modules", lambda: [])
+    return celery_app
+
+
+@pytest.fixture
+def broadcasts(celery_app, monkeypatch):
+    """What was sent to the workers: (command, arguments, destination)."""
+    sent = []
+
+    def broadcast(self, command, arguments=None, destination=None, connection=None, **extra):
+        assert connection.connected
+        sent.append((command, {**(arguments or {}), **extra}, destination))
+
+    monkeypatch.setattr(Control, "broadcast", broadcast)
+    return sent
+
+
+@pytest.fixture(scope="module")
+def tables_of_peers(django_db_setup, django_db_blocker):
+    """Their tables: made outside the tests' transactions, for MySQL would end those."""
+    with django_db_blocker.unblock(), peer_tables.made(connection):
+        yield

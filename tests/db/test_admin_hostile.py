@@ -10,7 +10,6 @@ from datetime import datetime, timezone
 import pytest
 from celery.app.control import Control
 from django.contrib.admin import DateFieldListFilter, site
-from django.core.cache import cache
 from django.utils.html import escape
 
 from djcelery import utils
@@ -42,11 +41,8 @@ TIMES = ("intervalschedule", "crontabschedule", "solarschedule", "clockedschedul
 
 
 @pytest.fixture(autouse=True)
-def app(celery_app, monkeypatch):
-    monkeypatch.setattr(celery_app.loader, "import_default_modules", lambda: [])
-    cache.clear()
-    yield celery_app
-    cache.clear()
+def app(bare_app):
+    return bare_app
 
 
 def make_task(number=0, **fields):

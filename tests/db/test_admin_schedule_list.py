@@ -6,7 +6,6 @@ import re
 from datetime import datetime, timedelta, timezone
 
 import pytest
-from django.core.cache import cache
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 from django.utils.html import escape
@@ -34,11 +33,8 @@ XSS = "<script>alert(1)</script>"
 
 
 @pytest.fixture(autouse=True)
-def app(celery_app, monkeypatch):
-    monkeypatch.setattr(celery_app.loader, "import_default_modules", lambda: [])
-    cache.clear()
-    yield celery_app
-    cache.clear()
+def app(bare_app):
+    return bare_app
 
 
 # -- the list --------------------------------------------------------------------------------------

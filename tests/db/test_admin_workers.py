@@ -6,9 +6,7 @@ from datetime import timedelta
 from types import SimpleNamespace
 
 import pytest
-from celery.app.control import Control
 from django.contrib.admin.models import LogEntry
-from django.core.cache import cache
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 from django.utils.html import escape
@@ -34,25 +32,6 @@ COMMANDS = {
     "cancel_consumer": ("consumer", "cancel_consumer", {"queue": "mail"}),
     "set_time_limit": ("timelimit", "time_limit", {"task_name": "shop.add", "soft": 5, "hard": 10}),
 }
-
-
-@pytest.fixture(autouse=True)
-def forget():
-    yield
-    cache.clear()
-
-
-@pytest.fixture
-def broadcasts(celery_app, monkeypatch):
-    """What was sent to the workers: (command, arguments, destination)."""
-    sent = []
-
-    def broadcast(self, command, arguments=None, destination=None, connection=None, **extra):
-        assert connection.connected
-        sent.append((command, {**(arguments or {}), **extra}, destination))
-
-    monkeypatch.setattr(Control, "broadcast", broadcast)
-    return sent
 
 
 def make_worker(number=0, **fields):

@@ -611,7 +611,15 @@ def test_a_group_inside_a_header_leaves_nothing(backend):
     assert backend.get(backend.get_key_for_chord("inner", ".size")) is None
 
 
-def test_tasks_outside_chords_write_nothing(backend):
+def test_tasks_outside_chords_write_nothing(backend, monkeypatch):
+    def refuse(*args, **kwargs):
+        raise AssertionError("written")
+
+    for name in ("set", "add"):
+        monkeypatch.setattr(backend, name, refuse)
+    # It is what a part is written by.
+    with pytest.raises(AssertionError, match="written"):
+        Chord(backend, 2).begin()
     backend.on_chord_part_return(Context(id="id", group=None, chord=None), "SUCCESS", 1)
 
 

@@ -26,15 +26,8 @@ from tests.db.peer_tables import CHORD, GROUP, RESULT, WHEN
 pytestmark = pytest.mark.django_db
 
 
-@pytest.fixture(scope="module")
-def tables(django_db_setup, django_db_blocker):
-    """Their tables: made outside the tests' transactions, for MySQL would end those."""
-    with django_db_blocker.unblock(), peer_tables.made(connection):
-        yield
-
-
 @pytest.fixture(autouse=True)
-def app(tables, celery_app):
+def app(tables_of_peers, celery_app):
     return celery_app
 
 

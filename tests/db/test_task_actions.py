@@ -34,19 +34,6 @@ ACTIONS = {
 
 
 @pytest.fixture
-def broadcasts(celery_app, monkeypatch):
-    """What was sent to the workers: (command, arguments, destination)."""
-    sent = []
-
-    def broadcast(self, command, arguments=None, destination=None, connection=None, **extra):
-        assert connection.connected
-        sent.append((command, {**(arguments or {}), **extra}, destination))
-
-    monkeypatch.setattr(Control, "broadcast", broadcast)
-    return sent
-
-
-@pytest.fixture
 def queue(celery_app):
     """A function that returns the messages in the queues: (queue, headers, arguments)."""
 

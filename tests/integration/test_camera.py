@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import signal
@@ -15,6 +14,7 @@ from kombu import Connection, Exchange, Producer
 
 from tests.faults import engines, storms
 from tests.integration.conftest import CAMERAS
+from tests.proxy import Proxy
 from tests.services import wait_until
 
 pytestmark = [pytest.mark.integration, pytest.mark.long]
@@ -173,46 +173,6 @@ def test_what_ran_while_a_camera_on_redis_was_away_is_counted_as_missed(quiet):
     wait_until(lambda: engine.ask("SELECT sum(missed) FROM djcelery_camerastate") == [(30,)], 60, "the missed ones")
     assert engine.ask("SELECT missed, processed FROM djcelery_workerstate") == [(30, 60)]
     assert totals(engine) == {"RECEIVED": 30, "SUCCESS": 30}
-
-
-class Proxy:
-    """Stands between a program and its broker, and cuts the connections when told to."""
-
-    def __init__(self, port):
-        self.target = port
-        self.sockets = []
-        self.listener = socket.create_server(("127.0.0.1", 0))
-        self.port = self.listener.getsockname()[1]
-        threading.Thread(target=self._accept, daemon=True).start()
-
-    def _accept(self):
-        with contextlib.suppress(OSError):
-            while True:
-                near, _ = self.listener.accept()
-                far = socket.create_connection(("127.0.0.1", self.target))
-                self.sockets += [near, far]
-                for source, sink in ((near, far), (far, near)):
-                    threading.Thread(target=self._copy, args=(source, sink), daemon=True).start()
-
-    @staticmethod
-    def _copy(source, sink):
-        with contextlib.suppress(OSError):
-            while data := source.recv(65536):
-                sink.sendall(data)
-        for end in (source, sink):
-            with contextlib.suppress(OSError):
-                end.shutdown(socket.SHUT_RDWR)
-
-    def cut(self):
-        sockets, self.sockets = self.sockets, []
-        for each in sockets:
-            with contextlib.suppress(OSError):
-                each.shutdown(socket.SHUT_RDWR)
-            each.close()
-
-    def close(self):
-        self.listener.close()
-        self.cut()
 
 
 @rabbitmq

@@ -17,6 +17,7 @@ from djcelery.snapshot import switch as switching
 from djcelery.snapshot.receiver import Receiver
 from djcelery.snapshot.switch import Switch
 from tests import services
+from tests.proxy import Proxy
 from tests.services import wait_until
 
 #: Seconds for one call, in these tests.
@@ -105,35 +106,6 @@ def silent():
     """The port of a server that accepts and says nothing."""
     with socket.create_server(("127.0.0.1", 0), backlog=100) as listener:
         yield listener.getsockname()[1]
-
-
-class Proxy:
-    """Passes all on to a server, until it falls silent."""
-
-    def __init__(self, port):
-        self.listener = socket.create_server(("127.0.0.1", 0))
-        self.target, self.port = port, self.listener.getsockname()[1]
-        self.is_silent, self.sockets = threading.Event(), []
-        threading.Thread(target=self._accept, daemon=True).start()
-
-    def _accept(self):
-        with suppress(OSError):
-            while True:
-                client, _ = self.listener.accept()
-                ends = client, socket.create_connection(("127.0.0.1", self.target))
-                self.sockets += ends
-                for source, sink in (ends, ends[::-1]):
-                    threading.Thread(target=self._pass, args=(source, sink), daemon=True).start()
-
-    def _pass(self, source, sink):
-        with suppress(OSError):
-            while data := source.recv(65536):
-                if not self.is_silent.is_set():
-                    sink.sendall(data)
-
-    def close(self):
-        for each in (self.listener, *self.sockets):
-            each.close()
 
 
 def publish(app, body):
